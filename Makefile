@@ -1,0 +1,45 @@
+# The commands of this project. `make` alone lists them.
+#
+# MPI=NAME chooses the MPI: system (default: what MPICC or PATH gives), openmpi-4.1, mpich-5, ... (scripts/mpi-names.sh).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MPI ?= system
+PROFILE ?= default
+WITH_MPI := scripts/with-mpi.sh $(MPI)
+
+.PHONY: help setup build run test lint mutants bench clean
+
+help: ## List these commands
+	@echo 'make TARGET [MPI=system|openmpi-4.1|openmpi-5.0|mpich-5|mpich-4.3|intel-2021]'
+	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: ## Install what is missing: MPI, libclang, cargo-nextest
+	@scripts/setup.sh $(MPI)
+
+build: ## Build the library and the command
+	@scripts/setup.sh --build-only $(MPI)
+	$(WITH_MPI) cargo build --release
+
+run: ## Run examples/jobs.txt, some real work, on workers that the command grows
+	@scripts/setup.sh --build-only $(MPI)
+	$(WITH_MPI) cargo run --release --bin offshoot -- run examples/jobs.txt
+
+test: setup ## Run all tests, those on real MPI too, and the examples in the documentation
+	$(WITH_MPI) cargo nextest run --profile $(PROFILE)
+	$(WITH_MPI) cargo test --doc
+
+lint: setup ## Check format, clippy and rustdoc, warnings denied
+	cargo fmt --check
+	$(WITH_MPI) cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(WITH_MPI) cargo doc --no-deps
+
+mutants: setup ## Prove that each oracle of the core kills its mutant
+	$(WITH_MPI) scripts/mutants.sh
+
+bench: setup ## Measure round trips and rates beside the raw MPI
+	$(WITH_MPI) cargo bench
+
+clean: ## Remove what was built and the MPIs that were installed here
+	rm -rf target .mpi
