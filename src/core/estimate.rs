@@ -1,0 +1,62 @@
+//! A decaying mean of durations in integer arithmetic, and the price of a task that follows from it.
+
+use std::time::Duration;
+
+use super::time::nanos;
+
+/// No duration counts for more than this (36 years), so that eight of them fit into 64 bits.
+const SAMPLE_MAX: u64 = 1 << 60;
+
+/// No task is thought to cost less than this: a clock that reads zero must not fill a window.
+const COST_MIN: u64 = 250;
+
+/// An exponentially weighted mean: each new sample counts for one eighth.
+///
+/// Kept as eight times the mean, so that nothing is lost to rounding: `eighths += sample - eighths / 8`.
+/// For a constant sample `s`, `eighths` moves into `8 s ..= 8 s + 7` and stays there, so the mean is
+/// `s` exactly; a mean kept as such would stop up to seven units away from it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mean {
+    eighths: u64,
+}
+
+impl Mean {
+    /// The mean of one sample.
+    pub(super) fn of(sample: Duration) -> Mean {
+        Mean {
+            eighths: nanos(sample).min(SAMPLE_MAX) * 8,
+        }
+    }
+
+    /// Takes in one more sample.
+    pub(super) fn learn(&mut self, sample: Duration) {
+        self.eighths = self.eighths - self.eighths / 8 + nanos(sample).min(SAMPLE_MAX);
+    }
+
+    /// The mean in nanoseconds.
+    pub(super) fn nanos(self) -> u64 {
+        self.eighths / 8
+    }
+}
+
+/// What a task is expected to take of its worker's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cost {
+    /// So many nanoseconds.
+    Known(u64),
+    /// Nobody has answered one of its kind yet; it may take for ever.
+    Unknown,
+}
+
+impl Cost {
+    /// The least that any task costs.
+    pub(super) const LEAST: Cost = Cost::Known(COST_MIN);
+
+    /// The cost of a task of a kind with this mean.
+    pub(super) fn expected(mean: Option<&Mean>) -> Cost {
+        match mean {
+            Some(mean) => Cost::Known(mean.nanos().max(COST_MIN)),
+            None => Cost::Unknown,
+        }
+    }
+}

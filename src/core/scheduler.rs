@@ -1,0 +1,521 @@
+//! The scheduler's state, its three calls, and how it changes with each event.
+//!
+//! Handlers (`on_*`) change state to what the event says. What follows from the new state is decided
+//! afterwards, once per event, in `settle`: dispatch.rs hands out tasks, population.rs spawns and retires
+//! workers, deadline.rs says when time alone will change something.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use super::estimate::Mean;
+use super::health::Blame;
+use super::line::Line;
+use super::program::Program;
+use super::task::{Place, Task};
+use super::window::Window;
+use super::worker::{State, Worker};
+use super::{Action, Config, Event, Resolution, ShutdownMode, Stats, Time, meter};
+use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
+
+/// Decides which worker gets which task, and when to spawn and retire workers.
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    pub(super) config: Config,
+    pub(super) now: Time,
+    pub(super) phase: Phase,
+    pub(super) programs: Vec<Program>,
+    pub(super) tasks: FxHashMap<TaskId, Task>,
+    pub(super) workers: FxHashMap<WorkerId, Worker>,
+    pub(super) kinds: FxHashMap<KindId, Mean>,
+    /// Workers that are starting, of all programs, since their spawn.
+    pub(super) starting: Line,
+    /// Workers that were asked to leave, of all programs, since then.
+    pub(super) retiring: Line,
+    /// Workers that will be asked to leave after what they hold.
+    pub(super) draining: u32,
+    /// The part of [`Stats`] that only ever grows.
+    pub(super) counted: Stats,
+    pub(super) actions: VecDeque<Action>,
+    worker_next: u32,
+}
+
+/// The life of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Tasks are welcome.
+    Open,
+    /// No new tasks; those that are there come to their ends.
+    Ending,
+    /// `Close` has been handed out.
+    Closed,
+}
+
+impl Scheduler {
+    /// A scheduler for programs numbered from zero. Nothing is spawned before the first event.
+    pub(crate) fn new(config: Config, programs: u32) -> Scheduler {
+        let config = config.checked();
+        Scheduler {
+            programs: (0..programs).map(|_| Program::new(&config)).collect(),
+            config,
+            now: Time::ZERO,
+            phase: Phase::Open,
+            tasks: FxHashMap::default(),
+            workers: FxHashMap::default(),
+            kinds: FxHashMap::default(),
+            starting: Line::default(),
+            retiring: Line::default(),
+            draining: 0,
+            counted: Stats::default(),
+            actions: VecDeque::new(),
+            worker_next: 0,
+        }
+    }
+
+    /// One more program, which tasks may name from now on.
+    pub(crate) fn add_program(&mut self) -> ProgramId {
+        let id = u32::try_from(self.programs.len()).expect("programs are few");
+        self.programs.push(Program::new(&self.config));
+        ProgramId(id)
+    }
+
+    /// Takes in what happened. `now` never goes backwards.
+    pub(crate) fn handle(&mut self, now: Time, event: Event) {
+        debug_assert!(
+            now >= self.now,
+            "time went backwards: {now:?} after {:?}",
+            self.now
+        );
+        self.now = self.now.max(now);
+        match self.phase {
+            Phase::Open | Phase::Ending => {
+                self.on_event(event);
+                self.on_time();
+                self.settle();
+            }
+            Phase::Closed => {}
+        }
+    }
+
+    /// The next thing to do, if any.
+    pub(crate) fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front().or_else(|| self.close())
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Submit {
+                task,
+                program,
+                kind,
+            } => self.on_submit(task, program, kind),
+            Event::Cancel { task } => self.on_cancel(task),
+            // A worker is of use, and its start over, only when it is ready.
+            Event::Spawned { worker: _ } => {}
+            Event::SpawnFailed { worker } => self.on_spawn_failed(worker),
+            Event::Ready { worker } => self.on_ready(worker),
+            Event::Answered { worker, task, ran } => self.on_answered(worker, task, ran),
+            Event::Lost { worker } => self.on_lost(worker),
+            Event::Gone { worker } => self.on_gone(worker),
+            Event::Tick => {}
+            Event::Shutdown { mode } => self.on_shutdown(mode),
+        }
+    }
+
+    fn on_submit(&mut self, id: TaskId, program: ProgramId, kind: KindId) {
+        assert!(
+            (program.0 as usize) < self.programs.len(),
+            "{program} was never added"
+        );
+        if self.phase != Phase::Open {
+            self.resolve(id, Resolution::ShutDown);
+            return;
+        }
+        let task = Task {
+            program,
+            kind,
+            losses: 0,
+            place: Place::Waiting,
+        };
+        let earlier = self.tasks.insert(id, task);
+        assert!(earlier.is_none(), "{id} was submitted twice");
+        self.program(program).queue.push_back(id);
+    }
+
+    fn on_cancel(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(&id) else {
+            return;
+        };
+        match task.place {
+            Place::Waiting => {
+                let program = task.program;
+                self.finish(id, Resolution::Cancelled);
+                let tasks = &self.tasks;
+                self.programs[program.0 as usize]
+                    .queue
+                    .bury(|task| tasks.contains_key(&task));
+            }
+            Place::Held { recanted: true, .. } => {}
+            Place::Held {
+                worker,
+                recanted: false,
+            } => {
+                task.place = Place::Held {
+                    worker,
+                    recanted: true,
+                };
+                self.actions.push_back(Action::Recant { worker, task: id });
+            }
+        }
+    }
+
+    fn on_ready(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        let State::Starting { since } = worker.state else {
+            return;
+        };
+        worker.state = State::Idle;
+        self.starting.leave(id);
+        let now = self.now;
+        let program = &mut self.programs[worker.program.0 as usize];
+        program.spawn_mean.learn(now.since(since));
+        program.starting -= 1;
+        program.ready.join(id, now);
+        program.idle.join(id, now);
+    }
+
+    /// The driver has closed the worker itself; anybody else would be abandoned.
+    fn on_spawn_failed(&mut self, id: WorkerId) {
+        match self.workers.get(&id).map(|worker| &worker.state) {
+            Some(State::Starting { .. }) => {
+                let worker = self.forget(id).expect("it was there a line ago");
+                self.on_start_failed(&worker);
+            }
+            Some(State::Idle | State::Busy(_) | State::Draining(_) | State::Retiring) => {
+                self.on_lost(id)
+            }
+            None => {}
+        }
+    }
+
+    fn on_answered(&mut self, id: WorkerId, task: TaskId, ran: Duration) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        let window = match &mut worker.state {
+            State::Busy(window) | State::Draining(window) if window.first() == Some(task) => window,
+            // Not what it should be doing: it is broken, or was replaced by something else.
+            State::Starting { .. }
+            | State::Idle
+            | State::Busy(_)
+            | State::Draining(_)
+            | State::Retiring => {
+                self.on_lost(id);
+                return;
+            }
+        };
+        window.pop(self.now);
+        let program = &mut self.programs[worker.program.0 as usize];
+        if !worker.proven {
+            worker.proven = true;
+            program.health.on_proof();
+        }
+        learn(&mut program.ran_mean, ran);
+        self.counted.answered += 1;
+        let kind = self.finish(task, Resolution::Answered).kind;
+        self.kinds
+            .entry(kind)
+            .and_modify(|mean| mean.learn(ran))
+            .or_insert_with(|| Mean::of(ran));
+        self.on_window_shrunk(id);
+    }
+
+    /// A worker's first task is done: it runs the next, or has nothing left to do.
+    fn on_window_shrunk(&mut self, id: WorkerId) {
+        let worker = self.workers.get_mut(&id).expect("it has just answered");
+        let program = &mut self.programs[worker.program.0 as usize];
+        match &worker.state {
+            State::Busy(window) if window.is_empty() => {
+                worker.state = State::Idle;
+                program.running.leave(id);
+                program.roomy.leave(id);
+                program.idle.join(id, self.now);
+            }
+            State::Busy(_) => {
+                program.running.rejoin(id, self.now);
+                self.note_room(id);
+            }
+            State::Draining(window) if window.is_empty() => {
+                self.draining -= 1;
+                self.enter_retirement(id);
+            }
+            State::Draining(_) => {}
+            State::Starting { .. } | State::Idle | State::Retiring => {
+                unreachable!("only a window shrinks")
+            }
+        }
+    }
+
+    /// Lost, by what we are told, by what it did, or by a deadline.
+    pub(super) fn on_lost(&mut self, id: WorkerId) {
+        let Some(worker) = self.forget(id) else {
+            return;
+        };
+        self.actions.push_back(Action::Abandon { worker: id });
+        match &worker.state {
+            State::Starting { .. } => self.on_start_failed(&worker),
+            State::Idle => {
+                self.counted.losses += 1;
+                self.on_unproven_loss(&worker, Blame::Program);
+            }
+            State::Busy(window) | State::Draining(window) => {
+                self.counted.losses += 1;
+                self.on_unproven_loss(&worker, Blame::Task);
+                self.on_window_lost(worker.program, window);
+            }
+            State::Retiring => {}
+        }
+    }
+
+    fn on_start_failed(&mut self, worker: &Worker) {
+        self.counted.spawn_failures += 1;
+        let (now, config) = (self.now, self.config);
+        let program = self.program(worker.program);
+        program
+            .health
+            .on_failure(worker.round, Blame::Program, now, &config);
+        if program.health.is_hopeless(&config) && program.workers() == 0 {
+            self.fail_waiting(worker.program, Resolution::SpawnFailed);
+        }
+    }
+
+    fn on_unproven_loss(&mut self, worker: &Worker, blame: Blame) {
+        if !worker.proven {
+            let (now, config) = (self.now, self.config);
+            self.program(worker.program)
+                .health
+                .on_failure(worker.round, blame, now, &config);
+        }
+    }
+
+    /// The first task is the suspect and pays for it; all go back where they came from.
+    fn on_window_lost(&mut self, program: ProgramId, window: &Window) {
+        if let Some(suspect) = window.first() {
+            self.tasks
+                .get_mut(&suspect)
+                .expect("held tasks are known")
+                .losses += 1;
+        }
+        for id in window.tasks().rev() {
+            meter::step();
+            let task = self.tasks.get_mut(&id).expect("held tasks are known");
+            if matches!(task.place, Place::Held { recanted: true, .. }) {
+                self.finish(id, Resolution::Cancelled);
+            } else if task.losses >= self.config.attempts_max {
+                let attempts = task.losses;
+                self.finish(id, Resolution::Lost { attempts });
+            } else {
+                task.place = Place::Waiting;
+                self.program(program).queue.push_front(id);
+            }
+        }
+    }
+
+    /// A worker that leaves without having been asked to is as good as dead.
+    fn on_gone(&mut self, id: WorkerId) {
+        match self.workers.get(&id).map(|worker| &worker.state) {
+            Some(State::Retiring) => {
+                self.forget(id);
+            }
+            Some(State::Starting { .. } | State::Idle | State::Busy(_) | State::Draining(_)) => {
+                self.on_lost(id)
+            }
+            None => {}
+        }
+    }
+
+    fn on_shutdown(&mut self, mode: ShutdownMode) {
+        self.phase = Phase::Ending;
+        match mode {
+            ShutdownMode::Drain => {}
+            ShutdownMode::Cancel => {
+                for program in 0..self.programs.len() {
+                    self.fail_waiting(program_id(program), Resolution::Cancelled);
+                }
+                let mut held: Vec<TaskId> = self.tasks.keys().copied().collect();
+                held.sort_unstable();
+                held.into_iter().for_each(|task| self.on_cancel(task));
+            }
+        }
+    }
+
+    /// Deadlines that have passed. All of one line wait equally long, so the first is due first.
+    fn on_time(&mut self) {
+        let (spawn_timeout, retire_timeout) =
+            (self.config.spawn_timeout, self.config.retire_timeout);
+        while let Some((worker, since)) = self.starting.first()
+            && since + spawn_timeout <= self.now
+        {
+            self.on_lost(worker);
+        }
+        while let Some((worker, since)) = self.retiring.first()
+            && since + retire_timeout <= self.now
+        {
+            self.on_lost(worker);
+        }
+    }
+
+    /// Draws the consequences of what has just changed.
+    fn settle(&mut self) {
+        for program in 0..self.programs.len() {
+            self.dispatch(program_id(program));
+        }
+        self.retire_unneeded();
+        self.spawn_needed();
+        self.make_room();
+    }
+
+    fn close(&mut self) -> Option<Action> {
+        let is_over =
+            self.phase == Phase::Ending && self.tasks.is_empty() && self.workers.is_empty();
+        is_over.then(|| {
+            self.phase = Phase::Closed;
+            Action::Close
+        })
+    }
+
+    pub(super) fn spawn(&mut self, id: ProgramId) {
+        let worker = WorkerId(self.worker_next);
+        self.worker_next = self
+            .worker_next
+            .checked_add(1)
+            .expect("four billion workers are enough");
+        let now = self.now;
+        let program = self.program(id);
+        program.starting += 1;
+        let round = program.health.round();
+        let state = State::Starting { since: now };
+        self.workers.insert(
+            worker,
+            Worker {
+                program: id,
+                round,
+                proven: false,
+                state,
+            },
+        );
+        self.starting.join(worker, now);
+        self.counted.spawns += 1;
+        self.actions.push_back(Action::Spawn {
+            worker,
+            program: id,
+        });
+    }
+
+    /// Asks an idle worker to leave.
+    pub(super) fn retire(&mut self, id: WorkerId) {
+        let worker = self
+            .workers
+            .get(&id)
+            .expect("only a known worker is retired");
+        assert!(
+            matches!(worker.state, State::Idle),
+            "only an idle worker is retired"
+        );
+        let program = &mut self.programs[worker.program.0 as usize];
+        program.idle.leave(id);
+        program.ready.leave(id);
+        self.enter_retirement(id);
+    }
+
+    /// Lets a busy worker finish what it holds and then leave.
+    pub(super) fn drain(&mut self, id: WorkerId) {
+        let worker = self
+            .workers
+            .get_mut(&id)
+            .expect("only a known worker is drained");
+        let State::Busy(window) = std::mem::replace(&mut worker.state, State::Retiring) else {
+            unreachable!("only a busy worker is drained");
+        };
+        worker.state = State::Draining(window);
+        let program = &mut self.programs[worker.program.0 as usize];
+        program.ready.leave(id);
+        program.running.leave(id);
+        program.roomy.leave(id);
+        self.draining += 1;
+    }
+
+    /// From idle or draining, whose lines it has left, to retiring.
+    fn enter_retirement(&mut self, id: WorkerId) {
+        self.workers
+            .get_mut(&id)
+            .expect("only a known worker retires")
+            .state = State::Retiring;
+        self.retiring.join(id, self.now);
+        self.actions.push_back(Action::Retire { worker: id });
+    }
+
+    /// The worker is closed: removes it from everywhere.
+    fn forget(&mut self, id: WorkerId) -> Option<Worker> {
+        let worker = self.workers.remove(&id)?;
+        let program = &mut self.programs[worker.program.0 as usize];
+        match worker.state {
+            State::Starting { .. } => {
+                program.starting -= 1;
+                self.starting.leave(id);
+            }
+            State::Idle => {
+                program.ready.leave(id);
+                program.idle.leave(id);
+            }
+            State::Busy(_) => {
+                program.ready.leave(id);
+                program.running.leave(id);
+                program.roomy.leave(id);
+            }
+            State::Draining(_) => self.draining -= 1,
+            State::Retiring => {
+                self.retiring.leave(id);
+            }
+        }
+        Some(worker)
+    }
+
+    fn fail_waiting(&mut self, program: ProgramId, resolution: Resolution) {
+        for task in self.program(program).queue.take() {
+            if self.tasks.contains_key(&task) {
+                self.finish(task, resolution);
+            }
+        }
+    }
+
+    /// Forgets a task and tells its end.
+    fn finish(&mut self, id: TaskId, resolution: Resolution) -> Task {
+        let task = self.tasks.remove(&id).expect("a task ends once");
+        self.resolve(id, resolution);
+        task
+    }
+
+    fn resolve(&mut self, task: TaskId, resolution: Resolution) {
+        self.actions.push_back(Action::Resolve { task, resolution });
+    }
+
+    pub(super) fn program(&mut self, id: ProgramId) -> &mut Program {
+        &mut self.programs[id.0 as usize]
+    }
+}
+
+/// The id of the program at this index.
+pub(super) fn program_id(index: usize) -> ProgramId {
+    ProgramId(u32::try_from(index).expect("programs are few"))
+}
+
+fn learn(mean: &mut Option<Mean>, sample: Duration) {
+    match mean {
+        Some(mean) => mean.learn(sample),
+        None => *mean = Some(Mean::of(sample)),
+    }
+}
