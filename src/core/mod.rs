@@ -5,6 +5,8 @@
 //! again ([`Scheduler::next_deadline`]). It owns ids and states, never payloads, and imports nothing of
 //! ours but `crate::ids`. README.md beside this file explains states, timers and races.
 
+#[cfg(test)]
+mod check;
 mod config;
 mod deadline;
 mod dispatch;
@@ -18,6 +20,8 @@ mod population;
 mod program;
 mod queue;
 mod scheduler;
+#[cfg(test)]
+mod sim;
 mod stats;
 mod task;
 mod time;

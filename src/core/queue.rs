@@ -39,8 +39,11 @@ impl Queue {
         self.entries.push_front(task);
     }
 
-    /// The first living task; clears the tombstones before it away.
+    /// The first living task; clears tombstones away.
     pub(super) fn first(&mut self, is_alive: impl Fn(TaskId) -> bool) -> Option<TaskId> {
+        if self.tombstones * 2 > self.entries.len() {
+            self.clear_tombstones(&is_alive);
+        }
         while let Some(&task) = self.entries.front() {
             meter::step();
             if is_alive(task) {
@@ -59,15 +62,17 @@ impl Queue {
     }
 
     /// One entry has just died.
-    pub(super) fn bury(&mut self, is_alive: impl Fn(TaskId) -> bool) {
+    pub(super) fn bury(&mut self) {
         self.tombstones += 1;
-        if self.tombstones * 2 > self.entries.len() {
-            self.entries.retain(|&task| {
-                meter::step();
-                is_alive(task)
-            });
-            self.tombstones = 0;
-        }
+    }
+
+    /// Pays for itself: of the entries it looks at, more than half are removed.
+    fn clear_tombstones(&mut self, is_alive: impl Fn(TaskId) -> bool) {
+        self.entries.retain(|&task| {
+            meter::step();
+            is_alive(task)
+        });
+        self.tombstones = 0;
     }
 
     /// Takes everything out, tombstones included.

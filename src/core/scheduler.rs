@@ -151,10 +151,7 @@ impl Scheduler {
             Place::Waiting => {
                 let program = task.program;
                 self.finish(id, Resolution::Cancelled);
-                let tasks = &self.tasks;
-                self.programs[program.0 as usize]
-                    .queue
-                    .bury(|task| tasks.contains_key(&task));
+                self.program(program).queue.bury();
             }
             Place::Held { recanted: true, .. } => {}
             Place::Held {

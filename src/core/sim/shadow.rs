@@ -1,0 +1,462 @@
+//! A second, simple-minded account of the world, kept from events and actions alone.
+//!
+//! It shares no code with the scheduler and scans where the scheduler keeps lines, so that the two are
+//! unlikely to be wrong in the same way. oracle.rs compares what the scheduler does with it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::super::{Action, Config, Event, Resolution, ShutdownMode, Time};
+use super::oracle;
+use super::plan::{Plan, TASK_MAX};
+use crate::ids::{ProgramId, TaskId, WorkerId};
+
+/// Where a task is, as seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TaskPlace {
+    Unknown,
+    Waiting,
+    Held(usize),
+    Answered,
+    Refused,
+    Resolved,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Task {
+    pub(super) place: TaskPlace,
+    pub(super) program: usize,
+    pub(super) kind: usize,
+    pub(super) losses: u32,
+    pub(super) is_cancelled: bool,
+    pub(super) is_recanted: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WorkerPlace {
+    Starting,
+    Ready,
+    Retiring,
+    Closed,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Worker {
+    pub(super) program: usize,
+    pub(super) place: WorkerPlace,
+    /// Since when it is there.
+    pub(super) since: Time,
+    /// Since when it holds nothing, or its first task runs.
+    pub(super) turn_since: Time,
+    pub(super) held: VecDeque<(usize, Option<f64>)>,
+    pub(super) is_draining: bool,
+    /// It must be abandoned.
+    pub(super) is_lost: bool,
+    /// Closed by an event after the actions were last looked at.
+    pub(super) is_fresh_corpse: bool,
+    is_proven: bool,
+    round: u32,
+}
+
+impl Worker {
+    pub(super) fn takes_tasks(&self) -> bool {
+        self.place == WorkerPlace::Ready && !self.is_draining
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.takes_tasks() && self.held.is_empty()
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Program {
+    pub(super) queue: VecDeque<usize>,
+    pub(super) failures: u32,
+    pub(super) strikes: u32,
+    pub(super) not_before: Time,
+    pub(super) ran_mean: Option<f64>,
+    pub(super) spawn_mean: f64,
+    pub(super) starving_since: Option<Time>,
+    /// A start of it has failed since the actions were last looked at.
+    pub(super) has_just_failed: bool,
+    round: u32,
+}
+
+pub(super) struct Shadow {
+    pub(super) config: Config,
+    pub(super) now: Time,
+    pub(super) is_sloppy: bool,
+    pub(super) is_ending: bool,
+    pub(super) is_closed: bool,
+    pub(super) tasks: Vec<Task>,
+    pub(super) workers: Vec<Worker>,
+    /// Indices of workers that are not closed.
+    pub(super) living: Vec<usize>,
+    pub(super) programs: Vec<Program>,
+    pub(super) kinds: Vec<Option<f64>>,
+    pub(super) actions: u32,
+    pub(super) spawns_now: u32,
+    /// No program is without a worker for longer than this.
+    pub(super) starving_max: Duration,
+    spawned_at: Time,
+}
+
+impl Shadow {
+    pub(super) fn new(plan: &Plan) -> Shadow {
+        let config = plan.config;
+        let config = Config {
+            workers_min: config.workers_min.min(config.workers_max),
+            ..config
+        };
+        let task = |program: u32, kind: u32| Task {
+            place: TaskPlace::Unknown,
+            program: program as usize,
+            kind: kind as usize,
+            losses: 0,
+            is_cancelled: false,
+            is_recanted: false,
+        };
+        let spawn_mean = config.spawn_guess.as_nanos() as f64;
+        let windows = TASK_MAX * config.window_max.min(plan.submits.len() as u32);
+        let turn = config.tenure + windows + config.retire_timeout + config.spawn_timeout;
+        Shadow {
+            now: Time::ZERO,
+            is_sloppy: plan.is_sloppy,
+            is_ending: false,
+            is_closed: false,
+            tasks: plan
+                .submits
+                .iter()
+                .map(|submit| task(submit.program, submit.kind))
+                .collect(),
+            workers: Vec::new(),
+            living: Vec::new(),
+            programs: vec![
+                Program {
+                    spawn_mean,
+                    ..Program::default()
+                };
+                plan.programs as usize
+            ],
+            kinds: vec![None; plan.kinds.len()],
+            actions: 0,
+            spawns_now: 0,
+            starving_max: config.spawn_backoff_max + turn * plan.programs + Duration::from_secs(1),
+            spawned_at: Time::ZERO,
+            config,
+        }
+    }
+
+    pub(super) fn living(&self) -> impl Iterator<Item = &Worker> {
+        self.living.iter().map(|&index| &self.workers[index])
+    }
+
+    pub(super) fn ready(&self, program: usize) -> u32 {
+        self.living()
+            .filter(|worker| worker.program == program && worker.takes_tasks())
+            .count() as u32
+    }
+
+    pub(super) fn starting(&self, program: usize) -> u32 {
+        let is_starting =
+            |worker: &&Worker| worker.program == program && worker.place == WorkerPlace::Starting;
+        self.living().filter(is_starting).count() as u32
+    }
+
+    pub(super) fn room(&self) -> u32 {
+        self.config
+            .workers_max
+            .saturating_sub(self.living.len() as u32)
+    }
+
+    /// Whether back-off lets a program start one more worker now.
+    pub(super) fn may_start(&self, index: usize) -> bool {
+        let program = &self.programs[index];
+        self.now >= program.not_before && (program.strikes == 0 || self.starting(index) == 0)
+    }
+
+    pub(super) fn is_starving(&self, index: usize) -> bool {
+        !self.programs[index].queue.is_empty() && self.ready(index) + self.starting(index) == 0
+    }
+
+    /// Nanoseconds that a waiting task of a program must be expected to take, and then those of one spawn.
+    pub(super) fn lengths(&self, index: usize) -> (f64, f64) {
+        let busy = |worker: &&Worker| {
+            worker.program == index && worker.takes_tasks() && !worker.held.is_empty()
+        };
+        let age = self
+            .living()
+            .filter(busy)
+            .map(|worker| self.now.since(worker.turn_since))
+            .max();
+        let age = age
+            .filter(|&age| age >= self.config.growth_patience)
+            .unwrap_or_default();
+        let program = &self.programs[index];
+        (
+            program.ran_mean.unwrap_or(0.0).max(age.as_nanos() as f64),
+            program.spawn_mean,
+        )
+    }
+
+    pub(super) fn on_event(&mut self, now: Time, event: &Event) {
+        self.now = now;
+        match *event {
+            Event::Submit {
+                task,
+                program: _,
+                kind: _,
+            } => self.on_submit(task.0 as usize),
+            Event::Cancel { task } => self.tasks[task.0 as usize].is_cancelled = true,
+            Event::Spawned { worker: _ } | Event::Tick => {}
+            Event::SpawnFailed { worker } => self.on_end(worker, WorkerPlace::Starting),
+            Event::Ready { worker } => self.on_ready(worker),
+            Event::Answered { worker, task, ran } => self.on_answered(worker, task, ran),
+            Event::Lost { worker } => self.lose(worker),
+            Event::Gone { worker } => self.on_end(worker, WorkerPlace::Retiring),
+            Event::Shutdown { mode } => self.on_shutdown(mode),
+        }
+        if !self.is_sloppy {
+            self.lose_the_late();
+        }
+    }
+
+    fn on_submit(&mut self, index: usize) {
+        let task = &mut self.tasks[index];
+        task.is_cancelled = false;
+        if self.is_ending {
+            task.place = TaskPlace::Refused;
+        } else {
+            task.place = TaskPlace::Waiting;
+            self.programs[task.program].queue.push_back(index);
+        }
+    }
+
+    fn on_ready(&mut self, WorkerId(id): WorkerId) {
+        let now = self.now;
+        let worker = &mut self.workers[id as usize];
+        if worker.place != WorkerPlace::Starting || worker.is_lost {
+            return;
+        }
+        worker.place = WorkerPlace::Ready;
+        let mean = &mut self.programs[worker.program].spawn_mean;
+        *mean += (now.since(worker.since).as_nanos() as f64 - *mean) / 8.0;
+        (worker.since, worker.turn_since) = (now, now);
+    }
+
+    fn on_answered(&mut self, WorkerId(id): WorkerId, TaskId(task): TaskId, ran: Duration) {
+        let worker = &mut self.workers[id as usize];
+        let is_right = worker.place == WorkerPlace::Ready
+            && !worker.is_lost
+            && worker
+                .held
+                .front()
+                .is_some_and(|&(held, _)| held as u64 == task);
+        if !is_right {
+            self.lose(WorkerId(id));
+            return;
+        }
+        worker.held.pop_front();
+        worker.turn_since = self.now;
+        let program = &mut self.programs[worker.program];
+        if !worker.is_proven {
+            worker.is_proven = true;
+            (program.failures, program.strikes, program.not_before) = (0, 0, Time::ZERO);
+        }
+        let task = &mut self.tasks[task as usize];
+        task.place = TaskPlace::Answered;
+        learn(&mut program.ran_mean, ran);
+        learn(&mut self.kinds[task.kind], ran);
+    }
+
+    /// A worker ended; that is in order if it was in this place, and a loss otherwise.
+    fn on_end(&mut self, WorkerId(id): WorkerId, from: WorkerPlace) {
+        let worker = &mut self.workers[id as usize];
+        if worker.place != from || worker.is_lost {
+            self.lose(WorkerId(id));
+            return;
+        }
+        worker.is_fresh_corpse = true;
+        let (program, round) = (worker.program, worker.round);
+        self.close(id as usize);
+        if from == WorkerPlace::Starting {
+            self.fail(program, round, true);
+            self.programs[program].has_just_failed = true;
+        }
+    }
+
+    fn on_shutdown(&mut self, mode: ShutdownMode) {
+        self.is_ending = true;
+        if mode == ShutdownMode::Cancel {
+            for task in &mut self.tasks {
+                task.is_cancelled |= matches!(task.place, TaskPlace::Waiting | TaskPlace::Held(_));
+            }
+        }
+    }
+
+    fn lose(&mut self, WorkerId(id): WorkerId) {
+        let worker = &mut self.workers[id as usize];
+        worker.is_lost |= worker.place != WorkerPlace::Closed;
+    }
+
+    fn lose_the_late(&mut self) {
+        let (now, config) = (self.now, self.config);
+        for &index in &self.living {
+            let worker = &mut self.workers[index];
+            worker.is_lost |= match worker.place {
+                WorkerPlace::Starting => worker.since + config.spawn_timeout <= now,
+                WorkerPlace::Retiring => worker.since + config.retire_timeout <= now,
+                WorkerPlace::Ready | WorkerPlace::Closed => false,
+            };
+        }
+    }
+
+    pub(super) fn on_action(&mut self, action: &Action) {
+        self.actions += 1;
+        match *action {
+            Action::Spawn { worker: _, program } => self.on_spawn(program),
+            Action::Send {
+                worker,
+                task,
+                attempt: _,
+            } => self.on_send(worker.0 as usize, task.0 as usize),
+            Action::Recant { worker: _, task } => self.tasks[task.0 as usize].is_recanted = true,
+            Action::Retire { worker } => {
+                let worker = &mut self.workers[worker.0 as usize];
+                (worker.place, worker.since, worker.is_draining) =
+                    (WorkerPlace::Retiring, self.now, false);
+            }
+            Action::Abandon { worker } => self.on_abandon(worker.0 as usize),
+            Action::Resolve { task, resolution } => self.on_resolve(task.0 as usize, resolution),
+            Action::Close => self.is_closed = true,
+        }
+    }
+
+    fn on_spawn(&mut self, ProgramId(program): ProgramId) {
+        if self.spawned_at != self.now {
+            (self.spawned_at, self.spawns_now) = (self.now, 0);
+        }
+        self.spawns_now += 1;
+        self.living.push(self.workers.len());
+        self.workers.push(Worker {
+            program: program as usize,
+            place: WorkerPlace::Starting,
+            since: self.now,
+            turn_since: self.now,
+            held: VecDeque::new(),
+            is_draining: false,
+            is_lost: false,
+            is_fresh_corpse: false,
+            is_proven: false,
+            round: self.programs[program as usize].round,
+        });
+    }
+
+    fn on_send(&mut self, worker: usize, index: usize) {
+        let task = &mut self.tasks[index];
+        task.place = TaskPlace::Held(worker);
+        self.programs[task.program]
+            .queue
+            .retain(|&waiting| waiting != index);
+        let cost = self.kinds[task.kind];
+        let worker = &mut self.workers[worker];
+        if worker.held.is_empty() {
+            worker.turn_since = self.now;
+        }
+        worker.held.push_back((index, cost));
+    }
+
+    fn on_abandon(&mut self, index: usize) {
+        if self.workers[index].place == WorkerPlace::Closed {
+            return;
+        }
+        let held = std::mem::take(&mut self.workers[index].held);
+        let Worker {
+            program,
+            round,
+            place,
+            is_proven,
+            ..
+        } = self.workers[index];
+        self.close(index);
+        if let Some(&(suspect, _)) = held.front() {
+            self.tasks[suspect].losses += 1;
+        }
+        for &(task, _) in held.iter().rev() {
+            self.tasks[task].place = TaskPlace::Waiting;
+            self.tasks[task].is_recanted = false;
+            self.programs[program].queue.push_front(task);
+        }
+        match place {
+            WorkerPlace::Starting => {
+                self.fail(program, round, true);
+                self.programs[program].has_just_failed = true;
+            }
+            WorkerPlace::Ready if !is_proven => self.fail(program, round, held.is_empty()),
+            WorkerPlace::Ready | WorkerPlace::Retiring | WorkerPlace::Closed => {}
+        }
+    }
+
+    fn on_resolve(&mut self, index: usize, _: Resolution) {
+        let task = &mut self.tasks[index];
+        if task.place == TaskPlace::Waiting {
+            self.programs[task.program]
+                .queue
+                .retain(|&waiting| waiting != index);
+        }
+        task.place = TaskPlace::Resolved;
+    }
+
+    /// The first failure of a round counts.
+    fn fail(&mut self, index: usize, round: u32, counts: bool) {
+        let config = &self.config;
+        let program = &mut self.programs[index];
+        if program.round == round {
+            program.round += 1;
+            program.strikes += 1;
+            program.failures += u32::from(counts);
+            let pause = (1..program.strikes).fold(config.spawn_backoff, |pause, _| {
+                (pause * 2).min(config.spawn_backoff_max)
+            });
+            program.not_before = self.now + pause.min(config.spawn_backoff_max);
+        }
+    }
+
+    fn close(&mut self, index: usize) {
+        self.workers[index].place = WorkerPlace::Closed;
+        self.workers[index].is_lost = false;
+        self.living.retain(|&living| living != index);
+    }
+
+    /// The scheduler's own word on who is draining; it cannot be seen in actions.
+    pub(super) fn note_draining(&mut self, index: usize, is_draining: bool) {
+        if is_draining && !self.workers[index].is_draining {
+            oracle::gives_way_for_a_reason(self, index);
+        }
+        self.workers[index].is_draining = is_draining;
+    }
+
+    pub(super) fn on_settled(&mut self) {
+        for index in 0..self.programs.len() {
+            let since = self.programs[index].starving_since.unwrap_or(self.now);
+            self.programs[index].starving_since = self.is_starving(index).then_some(since);
+        }
+    }
+
+    pub(super) fn on_checked(&mut self) {
+        for program in &mut self.programs {
+            program.has_just_failed = false;
+        }
+        for worker in &mut self.workers {
+            worker.is_fresh_corpse = false;
+        }
+    }
+}
+
+fn learn(mean: &mut Option<f64>, sample: Duration) {
+    let sample = sample.as_nanos() as f64;
+    match mean {
+        Some(mean) => *mean += (sample - *mean) / 8.0,
+        None => *mean = Some(sample),
+    }
+}
