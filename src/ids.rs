@@ -5,16 +5,17 @@
 use std::fmt;
 
 macro_rules! ids {
-    ($($(#[$doc:meta])* $name:ident($inner:ty) = $word:literal;)*) => {$(
+    ($($(#[$doc:meta])* $visibility:vis $name:ident($inner:ty) = $word:literal;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[derive(serde::Serialize, serde::Deserialize)]
-        pub struct $name(pub(crate) $inner);
+        $visibility struct $name(pub(crate) $inner);
 
         impl $name {
             /// The bare number, for logs and tables.
             #[must_use]
-            pub fn number(self) -> u64 {
+            #[allow(dead_code, reason = "not every id is shown as a bare number")]
+            $visibility fn number(self) -> u64 {
                 u64::from(self.0)
             }
         }
@@ -35,11 +36,11 @@ macro_rules! ids {
 
 ids! {
     /// One submitted task; unique within its pool and never reused.
-    TaskId(u64) = "task";
+    pub TaskId(u64) = "task";
     /// One worker, from the decision to spawn it to its end; unique within its pool and never reused.
-    WorkerId(u32) = "worker";
+    pub WorkerId(u32) = "worker";
     /// One worker executable of a pool, with its arguments and environment. The first is the default.
-    ProgramId(u32) = "program";
+    pub ProgramId(u32) = "program";
     /// One registered function, numbered in the order in which this process first used it.
-    KindId(u32) = "kind";
+    pub(crate) KindId(u32) = "kind";
 }

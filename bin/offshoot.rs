@@ -1,0 +1,3 @@
+//! The `offshoot` command.
+
+fn main() {}

@@ -1,0 +1,154 @@
+//! The ledger: what belongs to a task and is not the core's business. Arguments, which are kept until
+//! the task has ended, because a lost worker's tasks are sent again; the promise; the answer in hand.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+use super::Submission;
+use crate::core::Resolution;
+use crate::error::{Place, TaskError};
+use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
+use crate::pool::{Answer, Promise, Settled};
+use crate::task::Definition;
+use crate::wire::message::{Failure, Outcome};
+
+/// How many lost workers' reasons are remembered, for the errors of their tasks.
+const LOSSES_REMEMBERED: usize = 64;
+
+/// The books of one pool.
+#[derive(Default)]
+pub(super) struct Ledger {
+    entries: FxHashMap<TaskId, Entry>,
+    kinds: FxHashMap<&'static str, KindId>,
+    /// Why the last start of each program failed.
+    failed_starts: FxHashMap<ProgramId, String>,
+    losses: VecDeque<(WorkerId, String)>,
+}
+
+struct Entry {
+    program: ProgramId,
+    kind: KindId,
+    definition: &'static Definition,
+    arguments: Bytes,
+    promise: Promise,
+    /// The worker that has or had the task last.
+    place: Option<Place>,
+    /// What a worker said, until the core has confirmed that it was due.
+    answer: Option<(WorkerId, Outcome)>,
+}
+
+impl Ledger {
+    /// Enters a new task and numbers its kind.
+    pub(super) fn enter(&mut self, submission: Submission) -> KindId {
+        let Submission { program, definition, arguments, promise } = submission;
+        let next = KindId(u32::try_from(self.kinds.len()).expect("kinds are few"));
+        let kind = *self.kinds.entry(definition.name).or_insert(next);
+        let task = promise.task();
+        let entry = Entry { program, kind, definition, arguments, promise, place: None, answer: None };
+        let doubled = self.entries.insert(task, entry);
+        assert!(doubled.is_none(), "task ids are never reused");
+        kind
+    }
+
+    /// What a worker needs to be sent of a task.
+    pub(super) fn send(&self, task: TaskId) -> (KindId, &'static Definition, Bytes) {
+        let entry = self.entries.get(&task).expect("the core sends tasks that have not ended");
+        (entry.kind, entry.definition, entry.arguments.clone())
+    }
+
+    /// Notes where a task is.
+    pub(super) fn place(&mut self, task: TaskId, place: Place) {
+        if let Some(entry) = self.entries.get_mut(&task) {
+            entry.place = Some(place);
+        }
+    }
+
+    /// Keeps what a worker said of a task. It counts only when the core resolves the task as answered,
+    /// and then it is from the worker that holds the task: the core checks that.
+    pub(super) fn answer(&mut self, task: TaskId, worker: WorkerId, outcome: Outcome) {
+        if let Some(entry) = self.entries.get_mut(&task) {
+            entry.answer = Some((worker, outcome));
+        }
+    }
+
+    pub(super) fn note_failed_start(&mut self, program: ProgramId, reason: String) {
+        self.failed_starts.insert(program, reason);
+    }
+
+    pub(super) fn note_loss(&mut self, worker: WorkerId, reason: String) {
+        if self.losses.len() == LOSSES_REMEMBERED {
+            self.losses.pop_front();
+        }
+        self.losses.push_back((worker, reason));
+    }
+
+    /// Closes a task's entry and settles its promise. `hint` explains why a worker does not know a task.
+    pub(super) fn resolve(
+        &mut self,
+        task: TaskId,
+        resolution: Resolution,
+        hint: impl FnOnce(WorkerId, &'static Definition) -> String,
+    ) {
+        let entry = self.entries.remove(&task).expect("the core resolves each task once");
+        let settled = self.settle(&entry, resolution, hint);
+        entry.promise.settle(settled.map(|bytes| Answer { bytes, place: entry.place }));
+    }
+
+    fn settle(
+        &self,
+        entry: &Entry,
+        resolution: Resolution,
+        hint: impl FnOnce(WorkerId, &'static Definition) -> String,
+    ) -> Result<Bytes, TaskError> {
+        let origin = || entry.promise.origin(entry.place.clone());
+        match resolution {
+            Resolution::Answered => match &entry.answer {
+                Some((_, Outcome::Done(bytes))) => Ok(bytes.clone()),
+                Some((_, Outcome::Skipped)) => Err(TaskError::Cancelled { origin: origin() }),
+                Some((worker, Outcome::Failed(failure))) => Err(match failure.clone() {
+                    Failure::Returned { causes } => TaskError::Failed { origin: origin(), causes },
+                    Failure::Panicked { message, location } => {
+                        TaskError::Panicked { origin: origin(), message, location }
+                    }
+                    Failure::Arguments { reason } => TaskError::Arguments { origin: origin(), reason },
+                    Failure::Result { reason } => TaskError::Result { origin: origin(), reason },
+                    Failure::Unknown => {
+                        TaskError::Unknown { origin: origin(), hint: hint(*worker, entry.definition) }
+                    }
+                }),
+                None => unreachable!("the core resolves as answered what was answered"),
+            },
+            Resolution::Cancelled => Err(TaskError::Cancelled { origin: origin() }),
+            Resolution::ShutDown => Err(TaskError::ShutDown { origin: origin() }),
+            Resolution::Lost { attempts } => {
+                Err(TaskError::Lost { origin: origin(), attempts, reason: self.reason_of_loss(entry) })
+            }
+            Resolution::SpawnFailed => Err(TaskError::SpawnFailed {
+                origin: origin(),
+                reason: self.failed_starts.get(&entry.program).cloned().unwrap_or_else(unknown),
+            }),
+        }
+    }
+
+    fn reason_of_loss(&self, entry: &Entry) -> String {
+        let lost = |worker| self.losses.iter().rev().find(|(lost, _)| *lost == worker);
+        let reason = entry.place.as_ref().and_then(|place| lost(place.worker));
+        reason.map_or_else(unknown, |(_, reason)| reason.clone())
+    }
+
+    /// Settles everything with an error: the pool has failed.
+    pub(super) fn fail(&mut self, reason: &Arc<str>) {
+        for (_, entry) in self.entries.drain() {
+            let origin = entry.promise.origin(entry.place.clone());
+            let settled: Settled = Err(TaskError::PoolFailed { origin, reason: Arc::clone(reason) });
+            entry.promise.settle(settled);
+        }
+    }
+}
+
+fn unknown() -> String {
+    "for a reason that was not reported".to_owned()
+}

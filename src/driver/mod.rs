@@ -1,0 +1,356 @@
+//! The driver: the only place where the core, which decides, and a transport, which acts, meet.
+//!
+//! A turn is a handful of named steps: take commands, poll the transport, fire timers, perform what the
+//! core asks for, flush what that wrote. `engine` turns drivers on a thread and puts it to sleep;
+//! `ledger` keeps what the core knows only by id (arguments, promises), `roster` what is known of each
+//! worker (its host, its tasks, its unsent window).
+
+mod doorbell;
+mod engine;
+mod ledger;
+pub(crate) mod mpi_thread;
+mod roster;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::Receiver;
+
+pub(crate) use doorbell::Doorbell;
+pub(crate) use engine::{Ending, Turnable, run as run_drivers};
+use ledger::Ledger;
+use roster::{Roster, Said};
+
+use crate::core::{Action, Config, Event, Resolution, Scheduler, ShutdownMode, Time};
+use crate::error::TaskError;
+use crate::ids::{ProgramId, TaskId, WorkerId};
+use crate::launch::Program;
+use crate::pool::{Promise, Shared};
+use crate::task::Definition;
+use crate::transport::{Report, Transport};
+use crate::wire::message::{AnswerMessage, FromWorker, Outcome};
+
+/// What API threads ask of a driver.
+pub(crate) enum Command {
+    Submit(Submission),
+    /// Many at once, from a stream.
+    SubmitAll(Vec<Submission>),
+    Cancel(TaskId),
+    CancelAll(Vec<TaskId>),
+    /// Programs are numbered in the order in which they are added.
+    AddProgram(Program),
+    Shutdown(ShutdownMode),
+}
+
+/// A task on its way into the pool.
+pub(crate) struct Submission {
+    pub(crate) program: ProgramId,
+    pub(crate) definition: &'static Definition,
+    pub(crate) arguments: Bytes,
+    pub(crate) promise: Promise,
+}
+
+/// How a turn left the driver.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Turn {
+    /// Something happened: turn again at once.
+    Active,
+    /// Nothing happened. Turn again when the doorbell rings, or at this time; and, if `polling`, soon,
+    /// because something is expected that does not ring.
+    Quiet { polling: bool, until: Option<Instant> },
+    /// The pool has ended.
+    Closed,
+}
+
+/// The most steps between two looks at the commands, so that no flood of one starves the other.
+const COMMANDS_A_TURN: usize = 1024;
+
+/// How long a pool that ends waits for workers that it has refused.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One pool's driver.
+pub(crate) struct Driver<T> {
+    core: Scheduler,
+    transport: T,
+    commands: Receiver<Command>,
+    ledger: Ledger,
+    roster: Roster,
+    programs: Vec<Program>,
+    shared: Arc<Shared>,
+    started: Instant,
+    reports: Vec<Report>,
+    resolved: usize,
+    /// When the core closed, and the wait for workers that it does not count any more began.
+    closed: Option<Instant>,
+}
+
+impl<T: Transport> Driver<T> {
+    /// A driver of a pool whose default program is `program`.
+    pub(crate) fn new(
+        config: Config,
+        program: Program,
+        transport: T,
+        commands: Receiver<Command>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let mut driver = Self {
+            core: Scheduler::new(config, 1),
+            transport,
+            commands,
+            ledger: Ledger::default(),
+            roster: Roster::default(),
+            programs: vec![program],
+            shared,
+            started: Instant::now(),
+            reports: Vec::new(),
+            resolved: 0,
+            closed: None,
+        };
+        // The first event starts the workers that the pool is to have from the beginning.
+        driver.tell(Event::Tick);
+        driver
+    }
+
+    fn take_commands(&mut self) -> bool {
+        let mut any = false;
+        for _ in 0..COMMANDS_A_TURN {
+            let Ok(command) = self.commands.try_recv() else { break };
+            any = true;
+            match command {
+                Command::Submit(submission) => self.submit(submission),
+                Command::SubmitAll(submissions) => submissions.into_iter().for_each(|one| self.submit(one)),
+                Command::Cancel(task) => self.tell(Event::Cancel { task }),
+                Command::CancelAll(tasks) => {
+                    tasks.into_iter().for_each(|task| self.tell(Event::Cancel { task }))
+                }
+                Command::AddProgram(program) => {
+                    self.programs.push(program);
+                    self.core.add_program();
+                }
+                Command::Shutdown(mode) => self.tell(Event::Shutdown { mode }),
+            }
+        }
+        any
+    }
+
+    fn submit(&mut self, submission: Submission) {
+        let (task, program) = (submission.promise.task(), submission.program);
+        let kind = self.ledger.enter(submission);
+        self.tell(Event::Submit { task, program, kind });
+    }
+
+    fn poll_transport(&mut self) -> bool {
+        let mut reports = std::mem::take(&mut self.reports);
+        let any = self.transport.poll(&mut reports);
+        for report in reports.drain(..) {
+            match report {
+                Report::Spawned { worker } => self.tell(Event::Spawned { worker }),
+                Report::SpawnFailed { worker, reason } => self.on_spawn_failed(worker, reason),
+                Report::Frame { worker, bytes } => self.on_frame(worker, bytes),
+                Report::Lost { worker, reason } => self.on_lost(worker, reason),
+            }
+        }
+        self.reports = reports;
+        any
+    }
+
+    fn on_frame(&mut self, worker: WorkerId, bytes: Bytes) {
+        let message = match FromWorker::decode(bytes) {
+            Ok(message) => message,
+            Err(error) => return self.on_lost(worker, error.to_string()),
+        };
+        match self.roster.hear(worker, message) {
+            Said::Welcome(frame) => self.transport.send(worker, frame),
+            Said::Ready => self.tell(Event::Ready { worker }),
+            Said::Unfit { reason, retire } => {
+                self.transport.send(worker, retire);
+                self.on_spawn_failed(worker, reason);
+            }
+            Said::Answers(answers) => answers.into_iter().for_each(|answer| self.on_answer(worker, answer)),
+            Said::Bye { known_gone } => {
+                self.transport.disconnect(worker);
+                if !known_gone {
+                    self.tell(Event::Gone { worker });
+                }
+            }
+            Said::Nonsense(reason) => self.on_lost(worker, reason),
+            Said::Nothing => {}
+        }
+    }
+
+    fn on_answer(&mut self, worker: WorkerId, answer: AnswerMessage) {
+        let AnswerMessage { task, ran, outcome } = answer;
+        if let Outcome::Failed(failure) = &outcome {
+            tracing::debug!("{task} on {worker}: {failure:?}");
+        }
+        self.ledger.answer(task, worker, outcome);
+        self.tell(Event::Answered { worker, task, ran });
+    }
+
+    fn on_spawn_failed(&mut self, worker: WorkerId, reason: String) {
+        tracing::warn!("{worker} could not be started: {reason}");
+        if let Some(program) = self.roster.end_start(worker) {
+            self.ledger.note_failed_start(program, reason);
+        }
+        self.tell(Event::SpawnFailed { worker });
+    }
+
+    /// A worker died, or said what makes no sense. Before it was ready, that is a failed start.
+    fn on_lost(&mut self, worker: WorkerId, reason: String) {
+        if self.roster.is_starting(worker) {
+            self.transport.abandon(worker);
+            self.on_spawn_failed(worker, reason);
+        } else if self.roster.is_known(worker) {
+            tracing::warn!("{worker} is lost: {reason}");
+            self.ledger.note_loss(worker, reason);
+            self.tell(Event::Lost { worker });
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        if self.core.next_deadline().is_some_and(|deadline| deadline <= self.now()) {
+            self.tell(Event::Tick);
+        }
+    }
+
+    /// Tells the core what happened.
+    fn tell(&mut self, event: Event) {
+        self.core.handle(self.now(), event);
+    }
+
+    fn perform_actions(&mut self) -> bool {
+        let mut any = false;
+        while let Some(action) = self.core.poll() {
+            any = true;
+            match action {
+                Action::Spawn { worker, program } => self.spawn(worker, program),
+                Action::Send { worker, task, attempt } => self.send(worker, task, attempt),
+                Action::Recant { worker, task } => self.roster.recant(worker, task),
+                Action::Retire { worker } => self.roster.retire(worker),
+                Action::Abandon { worker } => self.abandon(worker),
+                Action::Resolve { task, resolution } => self.resolve(task, resolution),
+                Action::Close => self.closed = Some(Instant::now()),
+            }
+        }
+        any
+    }
+
+    fn spawn(&mut self, worker: WorkerId, program: ProgramId) {
+        let description = &self.programs[program.0 as usize];
+        self.roster.expect(worker, program, description);
+        self.transport.spawn(worker, description);
+    }
+
+    fn send(&mut self, worker: WorkerId, task: TaskId, attempt: u32) {
+        let (kind, definition, arguments) = self.ledger.send(task);
+        if let Some(place) = self.roster.append(worker, task, attempt, kind, definition, arguments) {
+            self.ledger.place(task, place);
+        }
+    }
+
+    fn abandon(&mut self, worker: WorkerId) {
+        if let Some(program) = self.roster.end_start(worker) {
+            self.ledger.note_failed_start(program, "it did not become ready in time".to_owned());
+        }
+        self.roster.forget(worker);
+        self.transport.abandon(worker);
+    }
+
+    fn resolve(&mut self, task: TaskId, resolution: Resolution) {
+        let hint = |worker, definition| self.roster.explain_unknown(worker, definition);
+        self.ledger.resolve(task, resolution, hint);
+        self.resolved += 1;
+    }
+
+    fn flush(&mut self) {
+        let transport = &mut self.transport;
+        self.roster.flush(|worker, frame| transport.send(worker, frame));
+        self.shared.gate.leave(std::mem::take(&mut self.resolved));
+    }
+
+    /// Whether the core has closed and the workers that it had done with before are gone too.
+    fn is_over(&self) -> bool {
+        self.closed.is_some_and(|since| !self.roster.is_anybody_leaving() || since.elapsed() > LEAVE_TIMEOUT)
+    }
+
+    /// Whether something is expected that the transport does not ring for.
+    fn is_polling(&self) -> bool {
+        let stats = self.core.stats();
+        let expected = stats.tasks_held > 0 || stats.workers_starting > 0 || stats.workers_retiring > 0;
+        self.transport.is_pending()
+            || !self.transport.rings() && (expected || self.roster.is_anybody_leaving())
+    }
+
+    fn now(&self) -> Time {
+        Time::from_nanos(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn instant(&self, time: Time) -> Instant {
+        // A deadline that lies beyond what the clock can say is as good as none for a day.
+        let after = Duration::from_nanos(time.nanos());
+        self.started.checked_add(after).unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400))
+    }
+}
+
+impl<T: Transport> Turnable for Driver<T> {
+    fn turn(&mut self) -> Turn {
+        let mut any = self.take_commands();
+        any |= self.poll_transport();
+        self.fire_timers();
+        any |= self.perform_actions();
+        self.flush();
+        if any {
+            self.shared.publish(&self.core.stats());
+        }
+        if self.is_over() {
+            self.shared.end("it was shut down");
+            return Turn::Closed;
+        }
+        if any {
+            return Turn::Active;
+        }
+        let until = self.core.next_deadline().map(|deadline| self.instant(deadline));
+        Turn::Quiet { polling: self.is_polling(), until }
+    }
+
+    fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    fn shut_down(&mut self) {
+        self.tell(Event::Shutdown { mode: ShutdownMode::Cancel });
+    }
+
+    fn fail(&mut self, reason: &str) {
+        // First the gate, so that whoever waits there is told; then everything that was let in.
+        self.shared.end(reason);
+        let reason: Arc<str> = reason.into();
+        self.ledger.fail(&reason);
+        let fail = |submission: Submission| {
+            let origin = submission.promise.origin(None);
+            submission.promise.settle(Err(TaskError::PoolFailed { origin, reason: Arc::clone(&reason) }));
+        };
+        for command in self.commands.try_iter() {
+            match command {
+                Command::Submit(submission) => fail(submission),
+                Command::SubmitAll(submissions) => submissions.into_iter().for_each(fail),
+                Command::Cancel(_)
+                | Command::CancelAll(_)
+                | Command::AddProgram(_)
+                | Command::Shutdown(_) => {}
+            }
+        }
+    }
+}
+
+impl<T> Drop for Driver<T> {
+    fn drop(&mut self) {
+        // However it came to this (a panic on the way, the end of the process), nobody waits for ever:
+        // promises that are dropped settle themselves.
+        self.shared.end("its thread ended");
+    }
+}
+
+#[cfg(test)]
+mod tests;

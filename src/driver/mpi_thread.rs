@@ -1,0 +1,103 @@
+//! The MPI thread: the one thread of this process that makes MPI calls, for all its pools.
+//!
+//! It starts with the first pool, initializes MPI unless the host has, and stays until the process
+//! ends, because MPI cannot be initialized twice. The end of the process waits for it: what MPI is
+//! ours must be finalized, or its launcher takes the exit for a crash.
+
+use std::rc::Rc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+
+use super::engine::{self, Request, Turnable};
+use super::{Doorbell, Ending};
+use crate::error::BuildError;
+use crate::process;
+use crate::transport::mpi::Runtime;
+
+/// How long the end of the process waits for pools that nobody has shut down.
+const EXIT_GRACE: Duration = Duration::from_secs(5);
+
+/// The handle to the MPI thread.
+#[derive(Clone)]
+pub(crate) struct MpiThread {
+    requests: Sender<Request<Rc<Runtime>>>,
+    doorbell: Arc<Doorbell>,
+}
+
+/// The MPI thread, or why there is none. MPI has one life per process, so either is for ever.
+static MPI_THREAD: Mutex<Option<Result<MpiThread, BuildError>>> = Mutex::new(None);
+
+impl MpiThread {
+    /// The MPI thread, started if it is not there yet.
+    pub(crate) fn get() -> Result<Self, BuildError> {
+        let mut started = MPI_THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+        started.get_or_insert_with(start).clone()
+    }
+
+    /// Has the MPI thread build and turn one more driver.
+    pub(crate) fn admit(&self, build: impl FnOnce(&Rc<Runtime>) -> Box<dyn Turnable> + Send + 'static) {
+        // If the thread has ended, so does the process: what is built there is dropped, and says so.
+        let _ = self.requests.send(Request::Admit(Box::new(build)));
+        self.doorbell.ring();
+    }
+
+    pub(crate) fn doorbell(&self) -> Arc<Doorbell> {
+        Arc::clone(&self.doorbell)
+    }
+}
+
+fn start() -> Result<MpiThread, BuildError> {
+    let doorbell = Arc::new(Doorbell::default());
+    let (requests, inbox) = unbounded();
+    let (report, started) = bounded(1);
+    let bell = Arc::clone(&doorbell);
+    let body = move || {
+        process::block_terminal_signals();
+        let runtime = match Runtime::start() {
+            Ok(runtime) => Rc::new(runtime),
+            Err(error) => return drop(report.send(Err(error))),
+        };
+        let _ = report.send(Ok(()));
+        let ending = engine::run(&bell, &inbox, &runtime, Vec::new());
+        end(ending, runtime);
+    };
+    thread::Builder::new()
+        .name("offshoot MPI".to_owned())
+        .spawn(body)
+        .map_err(|error| BuildError::System(error.to_string()))?;
+    started
+        .recv()
+        .unwrap_or_else(|_| Err(BuildError::Mpi("the MPI thread panicked while it started".to_owned())))?;
+    // After MPI_Init, so that it runs before what MPI and its libraries have registered.
+    process::at_exit(finish);
+    Ok(MpiThread { requests, doorbell })
+}
+
+fn end(ending: Ending, runtime: Rc<Runtime>) {
+    match (ending, Rc::into_inner(runtime)) {
+        (Ending::Clean, Some(runtime)) => runtime.finish(),
+        // Finalizing is collective over what is still connected: it would wait for a lost worker.
+        (Ending::Clean | Ending::Unclean, _) => {
+            tracing::warn!("MPI is not finalized: workers are still connected")
+        }
+    }
+    *ENDED.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    ENDED.1.notify_all();
+}
+
+static ENDED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+/// Runs at the end of the process, on the thread that ends it. Thread-locals are gone by then.
+fn finish() {
+    let Some(Ok(thread)) = &*MPI_THREAD.lock().unwrap_or_else(PoisonError::into_inner) else { return };
+    if thread.requests.send(Request::Finish { grace: EXIT_GRACE }).is_err() {
+        return;
+    }
+    thread.doorbell.ring();
+    let ended = ENDED.0.lock().unwrap_or_else(PoisonError::into_inner);
+    // A little longer than the grace: MPI_Finalize itself takes a while.
+    let _ = ENDED.1.wait_timeout_while(ended, 2 * EXIT_GRACE, |ended| !*ended);
+}

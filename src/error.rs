@@ -1,0 +1,296 @@
+//! What can go wrong, as types: building a pool, submitting to it, and the end of a task.
+//!
+//! Every text says what was tried, what came back, and, where there is something, what to do.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::ids::{ProgramId, TaskId, WorkerId};
+
+/// Why a task has no result.
+///
+/// Each variant names the task, and the worker and its host where one was involved.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum TaskError {
+    /// The task returned an error.
+    #[error("{origin} failed: {}", causes.join(": "))]
+    Failed {
+        /// Which task, where.
+        origin: Origin,
+        /// The error and its causes, outermost first, as text.
+        causes: Vec<String>,
+    },
+    /// The task panicked. Its worker caught the panic and goes on.
+    #[error("{origin} panicked: {message}{}", At(location))]
+    Panicked {
+        /// Which task, where.
+        origin: Origin,
+        /// What it panicked with.
+        message: String,
+        /// `file:line:column`.
+        location: Option<String>,
+    },
+    /// The worker could not decode the arguments: do host and worker have the same types?
+    #[error("{origin}: its arguments {reason}; were host and worker built from the same source?")]
+    Arguments {
+        /// Which task, where.
+        origin: Origin,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The result could not be encoded by the worker, or not be decoded here.
+    #[error("{origin}: its result {reason}")]
+    Result {
+        /// Which task, where.
+        origin: Origin,
+        /// What the encoder or decoder said.
+        reason: String,
+    },
+    /// The worker's program has no task of this name, or one with other types.
+    #[error("{origin} is unknown to the worker: {hint}")]
+    Unknown {
+        /// Which task, where.
+        origin: Origin,
+        /// What the worker has instead, and what to do.
+        hint: String,
+    },
+    /// A worker was lost with the task, each time that it was tried.
+    #[error("{origin} was lost with its worker after {attempts} attempt(s): {reason}")]
+    Lost {
+        /// Which task, and the last worker that had it.
+        origin: Origin,
+        /// How often it was tried.
+        attempts: u32,
+        /// How the last worker was lost.
+        reason: String,
+    },
+    /// No worker of its program could be started.
+    #[error("{origin} has no worker to run on: {reason}")]
+    SpawnFailed {
+        /// Which task.
+        origin: Origin,
+        /// Why the last start failed.
+        reason: String,
+    },
+    /// The task was cancelled before it ran.
+    #[error("{origin} was cancelled before it ran")]
+    Cancelled {
+        /// Which task.
+        origin: Origin,
+    },
+    /// The wait ended before the task did. The task goes on, and its handle can be waited on again.
+    #[error("{task} had not ended after {waited:?}; it goes on")]
+    TimedOut {
+        /// Which task.
+        task: TaskId,
+        /// How long the caller waited.
+        waited: Duration,
+    },
+    /// A call of a stream was not accepted by the pool.
+    #[error("{origin} was not accepted: {reason}")]
+    Rejected {
+        /// Which task.
+        origin: Origin,
+        /// Why not.
+        reason: RejectReason,
+    },
+    /// The pool was shut down before the task ran.
+    #[error("{origin} did not run: its pool was shut down")]
+    ShutDown {
+        /// Which task.
+        origin: Origin,
+    },
+    /// The pool itself came to an end that nobody asked for.
+    #[error("{origin} has no result: the pool failed: {reason}")]
+    PoolFailed {
+        /// Which task.
+        origin: Origin,
+        /// What happened to the pool.
+        reason: Arc<str>,
+    },
+    /// The result was taken from this handle before.
+    #[error("the result of {task} was already taken from its handle")]
+    Taken {
+        /// Which task.
+        task: TaskId,
+    },
+}
+
+impl TaskError {
+    /// The task.
+    #[must_use]
+    pub fn task(&self) -> TaskId {
+        match self {
+            Self::TimedOut { task, .. } | Self::Taken { task } => *task,
+            Self::Failed { origin, .. }
+            | Self::Panicked { origin, .. }
+            | Self::Arguments { origin, .. }
+            | Self::Result { origin, .. }
+            | Self::Unknown { origin, .. }
+            | Self::Lost { origin, .. }
+            | Self::SpawnFailed { origin, .. }
+            | Self::Cancelled { origin }
+            | Self::Rejected { origin, .. }
+            | Self::ShutDown { origin }
+            | Self::PoolFailed { origin, .. } => origin.task,
+        }
+    }
+
+    /// The worker that ran the task last, if one did.
+    #[must_use]
+    pub fn worker(&self) -> Option<WorkerId> {
+        match self {
+            Self::TimedOut { .. } | Self::Taken { .. } => None,
+            Self::Failed { origin, .. }
+            | Self::Panicked { origin, .. }
+            | Self::Arguments { origin, .. }
+            | Self::Result { origin, .. }
+            | Self::Unknown { origin, .. }
+            | Self::Lost { origin, .. }
+            | Self::SpawnFailed { origin, .. }
+            | Self::Cancelled { origin }
+            | Self::Rejected { origin, .. }
+            | Self::ShutDown { origin }
+            | Self::PoolFailed { origin, .. } => origin.place.as_ref().map(|place| place.worker),
+        }
+    }
+}
+
+/// Which task an error is about, and where it ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The task's number in its pool.
+    pub task: TaskId,
+    /// The task's name.
+    pub name: &'static str,
+    /// Where it ran last, if it ran.
+    pub place: Option<Place>,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.task, self.name)?;
+        match &self.place {
+            Some(place) => write!(f, " on {place}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A worker and its machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Name of its machine.
+    pub host: Arc<str>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.worker, self.host)
+    }
+}
+
+struct At<'a>(&'a Option<String>);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |location| write!(f, " at {location}"))
+    }
+}
+
+/// Why a task was not accepted. `call` is what was handed in, so that nothing is lost.
+#[derive(Debug, Error)]
+#[error("not submitted: {reason}")]
+pub struct SubmitError<C> {
+    /// The call, with its arguments, as it was.
+    pub call: C,
+    /// Why it was not accepted.
+    pub reason: RejectReason,
+}
+
+/// Why a pool does not accept a task.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RejectReason {
+    /// The queue is full; only the `try_` methods say so, the others wait.
+    #[error("the pool already holds {limit} unfinished tasks, its `queue_max`")]
+    Full {
+        /// The pool's `queue_max`.
+        limit: usize,
+    },
+    /// The pool was shut down, or failed.
+    #[error("the pool is closed: {reason}")]
+    Closed {
+        /// Why it is closed.
+        reason: Arc<str>,
+    },
+    /// The arguments could not be encoded.
+    #[error("its arguments {reason}")]
+    Arguments {
+        /// What the encoder said.
+        reason: String,
+    },
+    /// The encoded arguments are larger than one message may be.
+    #[error("its arguments take {length} bytes, more than the {limit} that one message may have")]
+    TooLarge {
+        /// Length of the encoded arguments in bytes.
+        length: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The program does not belong to this pool.
+    #[error("{program} is not one of this pool's")]
+    Program {
+        /// The program that was named.
+        program: ProgramId,
+    },
+}
+
+/// Why there is no pool.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// [`init`](crate::init) was not called.
+    #[error(
+        "offshoot::init() was not called: make it the first line of `main`, so that the processes that \
+         MPI starts from this executable become workers instead of running `main` again"
+    )]
+    NotInitialized,
+    /// The host initialized MPI itself, at a level that does not let a second thread use it.
+    #[error(
+        "MPI is initialized at thread level {provided}, and offshoot needs {required} beside a host that \
+         uses MPI itself: call MPI_Init_thread with MPI_THREAD_MULTIPLE, or build the pool first"
+    )]
+    ThreadLevel {
+        /// The level that MPI has.
+        provided: String,
+        /// The level that offshoot needs.
+        required: String,
+    },
+    /// MPI was already finalized in this process; it cannot be started again.
+    #[error("MPI was already finalized in this process, and MPI cannot be started twice")]
+    Finalized,
+    /// An MPI call failed while the pool was being set up.
+    #[error("MPI could not be set up: {0}")]
+    Mpi(String),
+    /// A program cannot be started as it is described.
+    #[error("program `{program}` cannot be started: {reason}")]
+    Program {
+        /// The executable.
+        program: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A setting makes no sense.
+    #[error("{0}")]
+    Setting(String),
+    /// The operating system refused something, a thread as a rule.
+    #[error("the pool's thread could not be started: {0}")]
+    System(String),
+}

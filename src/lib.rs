@@ -1,0 +1,56 @@
+//! Grow MPI workers on demand from any ordinary process, and get their results back as futures.
+//!
+//! A process that nobody started with `mpirun` builds a [`Pool`], submits calls of functions that
+//! [`tasks!`] declared, and holds [`Handle`]s. Behind the pool one thread spawns workers with
+//! `MPI_Comm_spawn` when there is work for them, and retires them when there is none. The threads that
+//! submit never make an MPI call.
+//!
+//! ```no_run
+//! offshoot::tasks! {
+//!     /// Sum of a vector.
+//!     pub fn sum(values: Vec<f64>) -> f64 {
+//!         Ok(values.iter().sum())
+//!     }
+//! }
+//!
+//! fn main() -> anyhow::Result<()> {
+//!     offshoot::init(); // in a spawned worker, this does not return
+//!     let pool = offshoot::Pool::builder().workers(0..=8).build()?;
+//!     let one = pool.submit(sum(vec![1.0, 2.0]))?;
+//!     println!("{}", one.wait()?);
+//!     let chunks = (0..100).map(|i| vec![f64::from(i); 1000]);
+//!     for total in pool.map(chunks.map(sum)) {
+//!         println!("{}", total?);
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! ARCHITECTURE.md in the repository is the map of what is inside.
+
+mod core;
+mod driver;
+mod error;
+mod ids;
+mod launch;
+mod pool;
+mod process;
+mod task;
+mod transport;
+mod wire;
+pub mod worker;
+
+pub use error::{BuildError, Origin, Place, RejectReason, SubmitError, TaskError};
+pub use ids::{ProgramId, TaskId, WorkerId};
+pub use launch::{Program, user_environment};
+pub use pool::{AsCompleted, Builder, Handle, Map, Pool, Stats, Unordered, as_completed};
+pub use task::{Call, Context, Definition, Registry, Task};
+pub use worker::{init, init_with};
+
+/// What the macros of this crate expand to. Not part of its interface.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::task::Linked;
+    pub use anyhow;
+    pub use inventory;
+}

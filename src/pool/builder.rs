@@ -1,0 +1,208 @@
+//! The settings of a pool, and how it comes to be.
+
+use std::ops::{Bound, RangeBounds};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::unbounded;
+
+use super::{INITIALIZED, Pool, Shared};
+use crate::core::Config;
+use crate::driver::mpi_thread::MpiThread;
+use crate::driver::{Doorbell, Driver, Turnable, run_drivers};
+use crate::error::BuildError;
+use crate::launch::Program;
+use crate::task::{Call, Registry, Task};
+use crate::transport::loopback::LoopbackTransport;
+use crate::transport::mpi::MpiTransport;
+
+/// Unfinished tasks that a pool holds before `submit` waits.
+const QUEUE_MAX: usize = 65_536;
+
+/// The settings of a pool. Each has a default; [`Builder::build`] makes the pool.
+///
+/// ```
+/// # fn main() -> anyhow::Result<()> {
+/// use std::time::Duration;
+///
+/// let pool = offshoot::Pool::builder()
+///     .workers(0..=4)
+///     .idle_timeout(Duration::from_secs(60))
+///     .loopback() // in-memory workers: this example runs without MPI
+///     .build()?;
+/// assert_eq!(pool.stats().workers(), 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is built before `build`"]
+pub struct Builder {
+    config: Config,
+    workers: (Bound<u32>, Bound<u32>),
+    queue_max: usize,
+    program: Program,
+    backend: Backend,
+}
+
+#[derive(Clone, Debug)]
+enum Backend {
+    Mpi,
+    Loopback(Registry),
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        let cores =
+            thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
+        Self {
+            config: Config::default(),
+            workers: (Bound::Included(0), Bound::Included(cores)),
+            queue_max: QUEUE_MAX,
+            program: Program::this_executable(),
+            backend: Backend::Mpi,
+        }
+    }
+}
+
+impl Builder {
+    /// How many workers the pool keeps at least, and has at most: `0..=8`, `2..=2`, `..=4`. The minimum
+    /// holds for the default program and is started at once; the rest comes on demand. One worker a
+    /// core at most, by default.
+    pub fn workers(mut self, workers: impl RangeBounds<u32>) -> Self {
+        self.workers = (workers.start_bound().cloned(), workers.end_bound().cloned());
+        self
+    }
+
+    /// The default program; [`Program::this_executable`] unless set.
+    pub fn program(mut self, program: Program) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// A call that each worker of the default program runs once, before its first task.
+    pub fn initializer<T: Task>(mut self, call: Call<T>) -> Self {
+        self.program = self.program.initializer(call);
+        self
+    }
+
+    /// How long a worker above the minimum stays without work; 10 s by default.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.config.idle_timeout = timeout;
+        self
+    }
+
+    /// How long a worker may take from its spawn to its first word; 30 s by default.
+    pub fn spawn_timeout(mut self, timeout: Duration) -> Self {
+        self.config.spawn_timeout = timeout;
+        self
+    }
+
+    /// How often a task is tried when its workers are lost; 3 by default.
+    pub fn attempts_max(mut self, attempts: u32) -> Self {
+        self.config.attempts_max = attempts;
+        self
+    }
+
+    /// How many unfinished tasks the pool holds before `submit` waits; 65,536 by default.
+    pub fn queue_max(mut self, tasks: usize) -> Self {
+        self.queue_max = tasks;
+        self
+    }
+
+    /// Uses in-memory workers, threads of this process, in place of MPI. Everything else is the same,
+    /// and everything is really serialized. For tests.
+    pub fn loopback(self) -> Self {
+        self.loopback_with(Registry::linked())
+    }
+
+    /// As [`Builder::loopback`], with an explicit list of tasks.
+    pub fn loopback_with(mut self, registry: Registry) -> Self {
+        self.backend = Backend::Loopback(registry);
+        self
+    }
+
+    /// Makes the pool. With MPI the first one initializes MPI, unless the host has.
+    ///
+    /// # Errors
+    /// [`BuildError`]: a setting makes no sense, `offshoot::init` was not called, or MPI cannot be used.
+    pub fn build(self) -> Result<Pool, BuildError> {
+        let config = self.config()?;
+        self.program.check()?;
+        let shared = match self.backend {
+            Backend::Mpi => on_mpi(config, self.program, self.queue_max)?,
+            Backend::Loopback(registry) => in_memory(config, self.program, self.queue_max, registry)?,
+        };
+        Ok(Pool::new(shared, config.workers_max))
+    }
+
+    fn config(&self) -> Result<Config, BuildError> {
+        let setting = |text: &str| Err(BuildError::Setting(text.to_owned()));
+        let workers_min = match self.workers.0 {
+            Bound::Included(min) => min,
+            Bound::Excluded(min) => min.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let workers_max = match self.workers.1 {
+            Bound::Included(max) => max,
+            Bound::Excluded(max) => max.saturating_sub(1),
+            Bound::Unbounded => {
+                return setting("workers(min..): a pool needs an upper limit, as in `workers(0..=8)`");
+            }
+        };
+        if workers_max == 0 {
+            return setting("workers(..=0): a pool without workers runs nothing");
+        }
+        if workers_min > workers_max {
+            return setting("workers(min..=max): the minimum is above the maximum");
+        }
+        if self.config.attempts_max == 0 {
+            return setting("attempts_max(0): a task needs one attempt at least");
+        }
+        if self.queue_max == 0 {
+            return setting("queue_max(0): a pool that holds no task runs nothing");
+        }
+        Ok(Config { workers_min, workers_max, ..self.config })
+    }
+}
+
+fn on_mpi(config: Config, program: Program, queue_max: usize) -> Result<Arc<Shared>, BuildError> {
+    if !INITIALIZED.load(Ordering::Acquire) {
+        return Err(BuildError::NotInitialized);
+    }
+    let thread = MpiThread::get()?;
+    let (commands, inbox) = unbounded();
+    let shared = Arc::new(Shared::new(commands, thread.doorbell(), queue_max));
+    let driven = Arc::clone(&shared);
+    thread.admit(move |runtime| {
+        let transport = MpiTransport::new(Rc::clone(runtime));
+        Box::new(Driver::new(config, program, transport, inbox, driven)) as Box<dyn Turnable>
+    });
+    Ok(shared)
+}
+
+fn in_memory(
+    config: Config,
+    program: Program,
+    queue_max: usize,
+    registry: Registry,
+) -> Result<Arc<Shared>, BuildError> {
+    let doorbell = Arc::new(Doorbell::default());
+    let (commands, inbox) = unbounded();
+    let shared = Arc::new(Shared::new(commands, Arc::clone(&doorbell), queue_max));
+    let driven = Arc::clone(&shared);
+    let body = move || {
+        let transport = LoopbackTransport::new(registry, Arc::clone(&doorbell));
+        let driver: Box<dyn Turnable> = Box::new(Driver::new(config, program, transport, inbox, driven));
+        // Nobody can ask this engine for anything: it ends with its one driver.
+        let (_, no_requests) = unbounded();
+        run_drivers(&doorbell, &no_requests, &(), vec![driver]);
+    };
+    thread::Builder::new()
+        .name("offshoot loopback".to_owned())
+        .spawn(body)
+        .map_err(|error| BuildError::System(error.to_string()))?;
+    Ok(shared)
+}

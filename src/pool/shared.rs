@@ -1,0 +1,80 @@
+//! What API threads and the driver of a pool share: the way in, the gate, the numbers, the end.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use super::Gate;
+use super::stats::Stats;
+use crate::core;
+use crate::driver::{Command, Doorbell};
+use crate::ids::TaskId;
+
+/// Shared by a pool, its handles and streams, and its driver.
+pub(crate) struct Shared {
+    commands: Sender<Command>,
+    doorbell: Arc<Doorbell>,
+    pub(crate) gate: Gate,
+    next_task: AtomicU64,
+    stats: Mutex<Stats>,
+    ended: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Shared {
+    pub(crate) fn new(commands: Sender<Command>, doorbell: Arc<Doorbell>, queue_max: usize) -> Self {
+        Self {
+            commands,
+            doorbell,
+            gate: Gate::new(queue_max),
+            next_task: AtomicU64::new(1),
+            stats: Mutex::default(),
+            ended: Mutex::new(false),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// A number for a new task.
+    pub(crate) fn number_task(&self) -> TaskId {
+        TaskId(self.next_task.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Asks the driver for something. A driver that has ended is asked in vain: promises in the
+    /// command settle themselves.
+    pub(crate) fn send(&self, command: Command) {
+        let _ = self.commands.send(command);
+        self.doorbell.ring();
+    }
+
+    pub(crate) fn publish(&self, stats: &core::Stats) {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = Stats::of(stats);
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The driver has ended.
+    pub(crate) fn end(&self, reason: &str) {
+        self.gate.close(reason);
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for the driver's end, for ever or for a time. Whether it has ended.
+    pub(crate) fn wait_for_end(&self, timeout: Option<Duration>) -> bool {
+        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*ended {
+            let left = until
+                .map_or(Duration::from_secs(3600), |until| until.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break;
+            }
+            ended = self.changed.wait_timeout(ended, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *ended
+    }
+}

@@ -1,0 +1,58 @@
+//! A pool's numbers at one moment.
+
+use crate::core;
+
+/// How many workers and tasks a pool has at one moment, and has had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Tasks that wait for a worker.
+    pub tasks_waiting: u64,
+    /// Tasks that workers hold: the first of each worker's window runs, the rest are next.
+    pub tasks_held: u64,
+    /// Tasks answered so far, whether with a result or an error.
+    pub tasks_answered: u64,
+    /// Workers that are being started.
+    pub workers_starting: u32,
+    /// Workers that are ready and have nothing to do.
+    pub workers_idle: u32,
+    /// Workers that have tasks.
+    pub workers_busy: u32,
+    /// Workers that are on their way out.
+    pub workers_retiring: u32,
+    /// Spawns so far.
+    pub spawns: u64,
+    /// Spawns so far that gave no ready worker.
+    pub spawn_failures: u64,
+    /// Ready workers lost so far.
+    pub losses: u64,
+}
+
+impl Stats {
+    pub(super) fn of(core: &core::Stats) -> Self {
+        Self {
+            tasks_waiting: core.tasks_waiting,
+            tasks_held: core.tasks_held,
+            tasks_answered: core.answered,
+            workers_starting: core.workers_starting,
+            workers_idle: core.workers_idle,
+            workers_busy: core.workers_busy + core.workers_draining,
+            workers_retiring: core.workers_retiring,
+            spawns: core.spawns,
+            spawn_failures: core.spawn_failures,
+            losses: core.losses,
+        }
+    }
+
+    /// Workers that exist or are being started.
+    #[must_use]
+    pub fn workers(&self) -> u32 {
+        self.workers_starting + self.workers_ready() + self.workers_retiring
+    }
+
+    /// Workers that take tasks.
+    #[must_use]
+    pub fn workers_ready(&self) -> u32 {
+        self.workers_idle + self.workers_busy
+    }
+}

@@ -1,0 +1,136 @@
+//! Workers in memory: threads of this process behind the same port, which really serialize.
+//!
+//! For tests of code that uses a pool, and of everything above the transport, on machines without an
+//! MPI that can spawn. A program's executable, arguments, environment and directory play no part.
+
+use std::sync::Arc;
+use std::thread;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
+use rustc_hash::FxHashMap;
+
+use super::{Link, LinkError, Report, Transport};
+use crate::driver::Doorbell;
+use crate::ids::WorkerId;
+use crate::launch::Program;
+use crate::task::Registry;
+use crate::worker::{self, Place};
+
+/// The workers of one pool, each a thread.
+pub(crate) struct LoopbackTransport {
+    doorbell: Arc<Doorbell>,
+    registry: Arc<Registry>,
+    peers: FxHashMap<WorkerId, Sender<Bytes>>,
+    reports: Receiver<Report>,
+    report: Sender<Report>,
+}
+
+impl LoopbackTransport {
+    pub(crate) fn new(registry: Registry, doorbell: Arc<Doorbell>) -> Self {
+        let (report, reports) = unbounded();
+        Self { doorbell, registry: Arc::new(registry), peers: FxHashMap::default(), reports, report }
+    }
+}
+
+impl Transport for LoopbackTransport {
+    fn spawn(&mut self, worker: WorkerId, _program: &Program) {
+        let (to_worker, inbox) = unbounded();
+        let link =
+            LoopbackLink { worker, inbox, report: self.report.clone(), doorbell: Arc::clone(&self.doorbell) };
+        let registry = Arc::clone(&self.registry);
+        let started = thread::Builder::new().name(format!("offshoot {worker}")).spawn(move || {
+            // A broken link needs no word: the other end is what broke it.
+            let _ = worker::run(link, &registry, Place { host: "loopback".into(), rank: 0 });
+        });
+        let report = match started {
+            Ok(_detached) => {
+                self.peers.insert(worker, to_worker);
+                Report::Spawned { worker }
+            }
+            Err(error) => {
+                Report::SpawnFailed { worker, reason: format!("no thread could be started: {error}") }
+            }
+        };
+        self.report.send(report).expect("this side holds the receiver");
+    }
+
+    fn send(&mut self, worker: WorkerId, frame: Vec<u8>) {
+        let Some(peer) = self.peers.get(&worker) else { return };
+        if peer.send(frame.into()).is_err() {
+            let report = Report::Lost { worker, reason: "its thread has ended".to_owned() };
+            self.report.send(report).expect("this side holds the receiver");
+        }
+    }
+
+    fn disconnect(&mut self, worker: WorkerId) {
+        self.peers.remove(&worker);
+    }
+
+    fn abandon(&mut self, worker: WorkerId) {
+        self.peers.remove(&worker);
+    }
+
+    fn poll(&mut self, reports: &mut Vec<Report>) -> bool {
+        let before = reports.len();
+        reports.extend(self.reports.try_iter());
+        reports.len() > before
+    }
+
+    fn is_pending(&self) -> bool {
+        !self.reports.is_empty()
+    }
+
+    fn rings(&self) -> bool {
+        true
+    }
+}
+
+/// The worker's end of a loopback connection.
+struct LoopbackLink {
+    worker: WorkerId,
+    inbox: Receiver<Bytes>,
+    report: Sender<Report>,
+    doorbell: Arc<Doorbell>,
+}
+
+impl LoopbackLink {
+    fn tell(&self, report: Report) -> Result<(), LinkError> {
+        self.report.send(report).map_err(|_| gone())?;
+        self.doorbell.ring();
+        Ok(())
+    }
+}
+
+impl Link for LoopbackLink {
+    fn send(&mut self, frame: Vec<u8>) -> Result<(), LinkError> {
+        self.tell(Report::Frame { worker: self.worker, bytes: frame.into() })
+    }
+
+    fn try_receive(&mut self) -> Result<Option<Bytes>, LinkError> {
+        match self.inbox.try_recv() {
+            Ok(frame) => Ok(Some(frame)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(gone()),
+        }
+    }
+
+    fn receive(&mut self) -> Result<Bytes, LinkError> {
+        self.inbox.recv().map_err(|_| gone())
+    }
+
+    fn flush(&mut self) -> Result<(), LinkError> {
+        Ok(())
+    }
+}
+
+impl Drop for LoopbackLink {
+    fn drop(&mut self) {
+        // After a goodbye the driver has forgotten this worker and ignores the report.
+        let _ = self.tell(Report::Lost { worker: self.worker, reason: "its thread has ended".to_owned() });
+    }
+}
+
+fn gone() -> LinkError {
+    LinkError("its pool is gone".to_owned())
+}

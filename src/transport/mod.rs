@@ -1,0 +1,75 @@
+//! The port between the driver and whatever carries frames: MPI, or memory.
+//!
+//! `mpi` spawns processes, `loopback` starts threads in this process; both really serialize. The
+//! driver knows only this file, and nothing here knows tasks.
+
+use bytes::Bytes;
+
+use crate::ids::WorkerId;
+use crate::launch::Program;
+
+pub(crate) mod loopback;
+pub(crate) mod mpi;
+
+/// What the driver asks of a transport. No method blocks on a worker, except `spawn` on MPI, which
+/// lasts as long as `MPI_Comm_spawn` does.
+pub(crate) trait Transport {
+    /// Starts a worker. [`Report::Spawned`] or [`Report::SpawnFailed`] follows from `poll`.
+    fn spawn(&mut self, worker: WorkerId, program: &Program);
+    /// Sends a frame. Frames to one worker arrive in the order in which they were sent.
+    fn send(&mut self, worker: WorkerId, frame: Vec<u8>);
+    /// Closes the connection to a worker that said goodbye: both sides do so at the same time.
+    fn disconnect(&mut self, worker: WorkerId);
+    /// Forgets a worker that is lost; nothing is sent to it and nothing is expected of it.
+    fn abandon(&mut self, worker: WorkerId);
+    /// Makes progress and collects what happened. Returns whether anything did.
+    fn poll(&mut self, reports: &mut Vec<Report>) -> bool;
+    /// Whether something was started that only further polling can finish (a send, a spawn).
+    fn is_pending(&self) -> bool;
+    /// Whether it rings the driver's doorbell when something arrives. One that does not must be polled
+    /// for as long as anything is expected of a worker.
+    fn rings(&self) -> bool;
+}
+
+/// What a transport reports.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The worker's process exists.
+    Spawned { worker: WorkerId },
+    /// The worker's process could not be started.
+    SpawnFailed { worker: WorkerId, reason: String },
+    /// A frame came from the worker.
+    Frame { worker: WorkerId, bytes: Bytes },
+    /// The connection to the worker broke.
+    Lost { worker: WorkerId, reason: String },
+}
+
+/// The worker's end of a transport: what the worker's loop asks for.
+pub(crate) trait Link {
+    /// Sends a frame to the host.
+    ///
+    /// # Errors
+    /// [`LinkError`] if the host cannot be reached any more.
+    fn send(&mut self, frame: Vec<u8>) -> Result<(), LinkError>;
+    /// Takes the next frame from the host if there is one, and makes progress.
+    ///
+    /// # Errors
+    /// [`LinkError`] if the host cannot be reached any more.
+    fn try_receive(&mut self) -> Result<Option<Bytes>, LinkError>;
+    /// Waits for the next frame from the host. It sleeps where the transport can be woken, and polls
+    /// ever more slowly where it cannot.
+    ///
+    /// # Errors
+    /// [`LinkError`] if the host cannot be reached any more.
+    fn receive(&mut self) -> Result<Bytes, LinkError>;
+    /// Waits until what was sent has left this process.
+    ///
+    /// # Errors
+    /// [`LinkError`] if the host cannot be reached any more.
+    fn flush(&mut self) -> Result<(), LinkError>;
+}
+
+/// The host is out of reach: nothing is left to do for this worker.
+#[derive(Debug, thiserror::Error)]
+#[error("the host cannot be reached any more: {0}")]
+pub(crate) struct LinkError(pub(crate) String);

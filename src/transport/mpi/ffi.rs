@@ -1,0 +1,397 @@
+//! Checked calls of MPI: the only file that names `mpi::ffi`.
+//!
+//! rsmpi initializes MPI and lends its types; what it lacks (error handlers, `MPI_Info`, spawning
+//! with errors, matched probes with owned buffers, `MPI_Testsome` over a set that shrinks,
+//! `MPI_Comm_disconnect`) is here. Every call checks its return code and asserts that it is made on
+//! the one thread that owns MPI. No call here blocks on another process, except
+//! [`Comm::spawn`], [`Comm::disconnect`] and [`finalize`], which say so.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::marker::PhantomData;
+use std::mem::{self, MaybeUninit};
+use std::os::raw::c_void;
+use std::ptr;
+use std::sync::OnceLock;
+use std::thread::{self, ThreadId};
+
+use mpi::ffi;
+
+/// A failed MPI call.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{call} failed: {text} (code {code})")]
+pub(crate) struct MpiError {
+    pub(crate) call: &'static str,
+    pub(crate) code: i32,
+    pub(crate) text: String,
+}
+
+/// The thread that owns MPI in this process.
+static MPI_THREAD: OnceLock<ThreadId> = OnceLock::new();
+
+/// Makes the calling thread the one that owns MPI. Once per process.
+pub(crate) fn claim_thread() {
+    let owner = MPI_THREAD.get_or_init(|| thread::current().id());
+    assert_eq!(*owner, thread::current().id(), "MPI has one owning thread, for the life of the process");
+}
+
+fn on_mpi_thread() {
+    assert_eq!(
+        MPI_THREAD.get(),
+        Some(&thread::current().id()),
+        "every MPI call of offshoot is made on its MPI thread",
+    );
+}
+
+/// Turns a return code into a result.
+fn check(call: &'static str, code: c_int) -> Result<(), MpiError> {
+    if code == ffi::MPI_SUCCESS as c_int {
+        return Ok(());
+    }
+    let mut text = [0 as c_char; ffi::MPI_MAX_ERROR_STRING as usize + 1];
+    let mut length = 0;
+    // SAFETY: the buffer has MPI_MAX_ERROR_STRING characters, as MPI-4.1 §9.3 asks.
+    let described = unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr(), &mut length) };
+    let text = if described == ffi::MPI_SUCCESS as c_int {
+        // SAFETY: MPI_Error_string wrote a terminated string; the last byte is ours and zero.
+        unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().trim().to_owned()
+    } else {
+        "an error without a description".to_owned()
+    };
+    Err(MpiError { call, code, text })
+}
+
+/// Ends MPI in this process. Collective over everything still connected: only call it when every
+/// communicator that was made is disconnected.
+pub(crate) fn finalize() -> Result<(), MpiError> {
+    on_mpi_thread();
+    // SAFETY: MPI is initialized (the caller owns a `Comm` or did) and this is the thread that did it.
+    check("MPI_Finalize", unsafe { ffi::MPI_Finalize() })
+}
+
+/// Keys and values for MPI calls that take hints.
+pub(crate) struct Info {
+    raw: ffi::MPI_Info,
+    _here: PhantomData<*const ()>,
+}
+
+impl Info {
+    pub(crate) fn new() -> Result<Self, MpiError> {
+        on_mpi_thread();
+        let mut raw = MaybeUninit::uninit();
+        // SAFETY: MPI_Info_create writes a handle where it succeeds (MPI-4.1 §10).
+        check("MPI_Info_create", unsafe { ffi::MPI_Info_create(raw.as_mut_ptr()) })?;
+        // SAFETY: it succeeded.
+        Ok(Self { raw: unsafe { raw.assume_init() }, _here: PhantomData })
+    }
+
+    pub(crate) fn set(&mut self, key: &CStr, value: &CStr) -> Result<(), MpiError> {
+        on_mpi_thread();
+        // SAFETY: both are terminated strings, which MPI copies (MPI-4.1 §10).
+        check("MPI_Info_set", unsafe { ffi::MPI_Info_set(self.raw, key.as_ptr(), value.as_ptr()) })
+    }
+}
+
+impl Drop for Info {
+    fn drop(&mut self) {
+        // SAFETY: `raw` is a live handle of ours; freeing it twice is impossible.
+        let _ = unsafe { ffi::MPI_Info_free(&mut self.raw) };
+    }
+}
+
+/// A communicator of our own: the duplicate of `COMM_SELF`, or an intercommunicator. Never
+/// `COMM_WORLD`. Dropping it does nothing: freeing and disconnecting are collective.
+pub(crate) struct Comm {
+    raw: ffi::MPI_Comm,
+    _here: PhantomData<*const ()>,
+}
+
+impl Comm {
+    fn own(raw: ffi::MPI_Comm) -> Result<Self, MpiError> {
+        let comm = Self { raw, _here: PhantomData };
+        // SAFETY: `raw` is a live communicator; the predefined handler is valid on any (MPI-4.1 §9.3).
+        check("MPI_Comm_set_errhandler", unsafe {
+            ffi::MPI_Comm_set_errhandler(comm.raw, ffi::RSMPI_ERRORS_RETURN)
+        })?;
+        Ok(comm)
+    }
+
+    /// A duplicate of `COMM_SELF`, from which workers are spawned.
+    pub(crate) fn duplicate_self() -> Result<Self, MpiError> {
+        on_mpi_thread();
+        let mut raw = MaybeUninit::uninit();
+        // SAFETY: COMM_SELF is valid while MPI is initialized; duplicating it involves nobody else.
+        check("MPI_Comm_dup", unsafe { ffi::MPI_Comm_dup(ffi::RSMPI_COMM_SELF, raw.as_mut_ptr()) })?;
+        // SAFETY: it succeeded.
+        Self::own(unsafe { raw.assume_init() })
+    }
+
+    /// The intercommunicator to the process that spawned this one, if one did. Call it once: each
+    /// call returns the same communicator, and each owner would disconnect it.
+    pub(crate) fn parent() -> Result<Option<Self>, MpiError> {
+        on_mpi_thread();
+        let mut raw = MaybeUninit::uninit();
+        // SAFETY: MPI_Comm_get_parent writes a handle where it succeeds (MPI-4.1 §11.8).
+        check("MPI_Comm_get_parent", unsafe { ffi::MPI_Comm_get_parent(raw.as_mut_ptr()) })?;
+        // SAFETY: it succeeded, and RSMPI_COMM_NULL is a constant of the C shim.
+        let (raw, null) = unsafe { (raw.assume_init(), ffi::RSMPI_COMM_NULL) };
+        if raw == null { Ok(None) } else { Self::own(raw).map(Some) }
+    }
+
+    /// Starts one process and returns the intercommunicator to it. Blocks until the process has
+    /// initialized MPI.
+    pub(crate) fn spawn(&self, command: &CStr, arguments: &[CString], info: &Info) -> Result<Self, MpiError> {
+        on_mpi_thread();
+        const CALL: &str = "MPI_Comm_spawn";
+        let mut argv: Vec<*mut c_char> =
+            arguments.iter().map(|argument| argument.as_ptr().cast_mut()).collect();
+        argv.push(ptr::null_mut());
+        let mut raw = MaybeUninit::uninit();
+        let mut spawned: c_int = 0;
+        // SAFETY: command and arguments are terminated and outlive the call, the argument array ends
+        // with a null pointer, one error code is asked for one process (MPI-4.1 §11.8); MPI writes
+        // to none of the strings, `*mut` is the C binding's lack of const.
+        let code = unsafe {
+            ffi::MPI_Comm_spawn(
+                command.as_ptr(),
+                argv.as_mut_ptr(),
+                1,
+                info.raw,
+                0,
+                self.raw,
+                raw.as_mut_ptr(),
+                &mut spawned,
+            )
+        };
+        check(CALL, code)?;
+        check(CALL, spawned)?;
+        // SAFETY: both codes say that it succeeded.
+        Self::own(unsafe { raw.assume_init() })
+    }
+
+    /// Number of processes on the other side; 0 if this is no intercommunicator.
+    pub(crate) fn remote_size(&self) -> Result<i32, MpiError> {
+        on_mpi_thread();
+        let (mut inter, mut size) = (0, 0);
+        // SAFETY: `raw` is a live communicator.
+        check("MPI_Comm_test_inter", unsafe { ffi::MPI_Comm_test_inter(self.raw, &mut inter) })?;
+        if inter == 0 {
+            return Ok(0);
+        }
+        // SAFETY: `raw` is a live intercommunicator.
+        check("MPI_Comm_remote_size", unsafe { ffi::MPI_Comm_remote_size(self.raw, &mut size) })?;
+        Ok(size)
+    }
+
+    /// This process's rank on its own side.
+    pub(crate) fn rank(&self) -> Result<i32, MpiError> {
+        on_mpi_thread();
+        let mut rank = 0;
+        // SAFETY: `raw` is a live communicator.
+        check("MPI_Comm_rank", unsafe { ffi::MPI_Comm_rank(self.raw, &mut rank) })?;
+        Ok(rank)
+    }
+
+    /// Takes the next message from rank 0 of the other side off the queue, if one has arrived.
+    pub(crate) fn probe(&self, tag: i32) -> Result<Option<Matched>, MpiError> {
+        on_mpi_thread();
+        let mut found = 0;
+        let mut message = MaybeUninit::uninit();
+        let mut status = MaybeUninit::<ffi::MPI_Status>::uninit();
+        // SAFETY: `raw` is live; message and status are written where `found` is set (MPI-4.1 §3.8.2).
+        check("MPI_Improbe", unsafe {
+            ffi::MPI_Improbe(0, tag, self.raw, &mut found, message.as_mut_ptr(), status.as_mut_ptr())
+        })?;
+        if found == 0 {
+            return Ok(None);
+        }
+        let mut length: c_int = 0;
+        // SAFETY: a message was found, so the status is set.
+        check("MPI_Get_count", unsafe {
+            ffi::MPI_Get_count(status.as_ptr(), ffi::RSMPI_UINT8_T, &mut length)
+        })?;
+        // SAFETY: a message was found, so its handle is set.
+        Ok(Some(Matched {
+            raw: unsafe { message.assume_init() },
+            length: usize::try_from(length).unwrap_or(0),
+        }))
+    }
+
+    /// Closes the connection. Collective and blocking: the other side must do the same, and nothing
+    /// may be in flight. Never for a worker that is lost.
+    pub(crate) fn disconnect(mut self) -> Result<(), MpiError> {
+        on_mpi_thread();
+        // SAFETY: `raw` is a live communicator, given up here.
+        check("MPI_Comm_disconnect", unsafe { ffi::MPI_Comm_disconnect(&mut self.raw) })
+    }
+
+    /// Frees the duplicate of `COMM_SELF`, which concerns nobody else.
+    pub(crate) fn free(mut self) -> Result<(), MpiError> {
+        on_mpi_thread();
+        // SAFETY: `raw` is a live communicator, given up here.
+        check("MPI_Comm_free", unsafe { ffi::MPI_Comm_free(&mut self.raw) })
+    }
+}
+
+/// A message that a probe took off the queue and that nobody else can receive any more.
+pub(crate) struct Matched {
+    raw: ffi::MPI_Message,
+    length: usize,
+}
+
+/// Operations under way, each with its buffer and a label that says what it is for.
+///
+/// A buffer stays here until MPI says that it is done with it; those of operations that can no
+/// longer end (their peer is lost) are leaked, because MPI may still touch them.
+pub(crate) struct Operations<L> {
+    raw: Vec<ffi::MPI_Request>,
+    owned: Vec<(L, Vec<u8>)>,
+    indices: Vec<c_int>,
+    statuses: Vec<ffi::MPI_Status>,
+    _here: PhantomData<*const ()>,
+}
+
+/// An operation that ended: its label, and its buffer (what was received, or what was sent).
+pub(crate) struct Ended<L> {
+    pub(crate) label: L,
+    pub(crate) result: Result<Vec<u8>, MpiError>,
+}
+
+impl<L: PartialEq> Operations<L> {
+    pub(crate) fn new() -> Self {
+        Self {
+            raw: Vec::new(),
+            owned: Vec::new(),
+            indices: Vec::new(),
+            statuses: Vec::new(),
+            _here: PhantomData,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.raw.is_empty()
+    }
+
+    /// Starts to send `bytes` to rank 0 of the other side.
+    pub(crate) fn send(&mut self, comm: &Comm, tag: i32, bytes: Vec<u8>, label: L) -> Result<(), MpiError> {
+        on_mpi_thread();
+        let count = c_int::try_from(bytes.len()).expect("frames are below 2^30 bytes");
+        let mut request = MaybeUninit::uninit();
+        // SAFETY: the buffer's heap block does not move when the vector does, and it is kept in
+        // `owned` until the request ends (MPI-4.1 §3.7).
+        check("MPI_Isend", unsafe {
+            ffi::MPI_Isend(
+                bytes.as_ptr().cast::<c_void>(),
+                count,
+                ffi::RSMPI_UINT8_T,
+                0,
+                tag,
+                comm.raw,
+                request.as_mut_ptr(),
+            )
+        })?;
+        // SAFETY: it succeeded.
+        self.keep(unsafe { request.assume_init() }, bytes, label);
+        Ok(())
+    }
+
+    /// Starts to receive a matched message.
+    pub(crate) fn receive(&mut self, mut message: Matched, label: L) -> Result<(), MpiError> {
+        on_mpi_thread();
+        let count = c_int::try_from(message.length).expect("the length came from an MPI count");
+        let mut buffer = vec![0; message.length];
+        let mut request = MaybeUninit::uninit();
+        // SAFETY: the buffer has room for `count` bytes, which the probe promised; it is kept in
+        // `owned` until the request ends (MPI-4.1 §3.8.3).
+        check("MPI_Imrecv", unsafe {
+            ffi::MPI_Imrecv(
+                buffer.as_mut_ptr().cast::<c_void>(),
+                count,
+                ffi::RSMPI_UINT8_T,
+                &mut message.raw,
+                request.as_mut_ptr(),
+            )
+        })?;
+        // SAFETY: it succeeded.
+        self.keep(unsafe { request.assume_init() }, buffer, label);
+        Ok(())
+    }
+
+    fn keep(&mut self, request: ffi::MPI_Request, buffer: Vec<u8>, label: L) {
+        self.raw.push(request);
+        self.owned.push((label, buffer));
+    }
+
+    /// Makes progress and takes out the operations that ended.
+    pub(crate) fn test_some(&mut self, mut ended: impl FnMut(Ended<L>)) -> Result<(), MpiError> {
+        on_mpi_thread();
+        if self.raw.is_empty() {
+            return Ok(());
+        }
+        let count = c_int::try_from(self.raw.len()).expect("far fewer than 2^31 operations are under way");
+        self.indices.resize(self.raw.len(), 0);
+        // SAFETY: an all-zero status is a valid value of this C structure of integers.
+        self.statuses.resize(self.raw.len(), unsafe { mem::zeroed() });
+        let mut ended_count: c_int = 0;
+        // SAFETY: all three arrays have `count` elements, the requests are live (MPI-4.1 §3.7.5).
+        let code = unsafe {
+            ffi::MPI_Testsome(
+                count,
+                self.raw.as_mut_ptr(),
+                &mut ended_count,
+                self.indices.as_mut_ptr(),
+                self.statuses.as_mut_ptr(),
+            )
+        };
+        let each_has_a_status = code == ffi::MPI_ERR_IN_STATUS as c_int;
+        if !each_has_a_status {
+            check("MPI_Testsome", code)?;
+        }
+        // MPI_UNDEFINED, a negative number, means that no request was active.
+        let ended_count = usize::try_from(ended_count).unwrap_or(0);
+        let mut finished: Vec<(usize, c_int)> = (0..ended_count)
+            .map(|at| {
+                let code =
+                    if each_has_a_status { self.statuses[at].MPI_ERROR } else { ffi::MPI_SUCCESS as c_int };
+                (usize::try_from(self.indices[at]).expect("MPI returns indices into our array"), code)
+            })
+            .collect();
+        // From the last to the first, so that removing one does not move those still to be removed.
+        finished.sort_unstable_by(|left, right| right.0.cmp(&left.0));
+        for (index, code) in finished {
+            self.raw.swap_remove(index);
+            let (label, buffer) = self.owned.swap_remove(index);
+            let result = match check("MPI_Testsome", code) {
+                Ok(()) => Ok(buffer),
+                Err(error) => {
+                    // It failed, but the library may not be done with its buffer.
+                    mem::forget(buffer);
+                    Err(error)
+                }
+            };
+            ended(Ended { label, result });
+        }
+        Ok(())
+    }
+
+    /// Gives up the operations with this label. MPI may still touch their buffers: they are leaked.
+    pub(crate) fn abandon(&mut self, label: &L) {
+        let mut index = 0;
+        while index < self.owned.len() {
+            if self.owned[index].0 == *label {
+                self.raw.swap_remove(index);
+                let (_, buffer) = self.owned.swap_remove(index);
+                mem::forget(buffer);
+            } else {
+                index += 1;
+            }
+        }
+    }
+}
+
+impl<L> Drop for Operations<L> {
+    fn drop(&mut self) {
+        // Whatever has not ended may still be read or written by MPI.
+        self.owned.drain(..).for_each(|(_, buffer)| mem::forget(buffer));
+    }
+}

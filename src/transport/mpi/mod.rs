@@ -1,0 +1,21 @@
+//! Frames over MPI point-to-point, on intercommunicators that `MPI_Comm_spawn` made.
+//!
+//! `runtime` owns MPI in this process, `host` is the driver's end, `worker` the worker's. `ffi` has
+//! the checked calls, and is the only file that names `mpi::ffi`.
+//!
+//! Nothing here uses `COMM_WORLD`, and no receive blocks: messages are probed for, received into
+//! buffers of our own, and tested.
+
+mod ffi;
+mod host;
+mod patience;
+mod runtime;
+mod worker;
+
+pub(crate) use host::MpiTransport;
+pub(crate) use patience::Patience;
+pub(crate) use runtime::{Runtime, initialize_worker};
+pub(crate) use worker::MpiLink;
+
+/// The one tag of ours. The intercommunicators are ours alone, so it need not differ from anything.
+const FRAME_TAG: i32 = 1;

@@ -1,0 +1,94 @@
+//! MPI in this process: who initialized it, who may finalize it, and the communicator to spawn from.
+
+use mpi::Threading;
+use mpi::environment;
+
+use super::ffi::{self, Comm};
+use crate::error::BuildError;
+
+/// MPI, as the thread that owns it sees it.
+pub(crate) struct Runtime {
+    /// Our duplicate of `COMM_SELF`.
+    spawner: Comm,
+    /// Whether we initialized MPI, and so have to finalize it.
+    ours: bool,
+}
+
+impl Runtime {
+    /// Makes the calling thread the MPI thread. Initializes MPI, unless the host has done so.
+    pub(crate) fn start() -> Result<Self, BuildError> {
+        ffi::claim_thread();
+        if environment::is_finalized() {
+            return Err(BuildError::Finalized);
+        }
+        let ours = initialize(Threading::Multiple);
+        let provided = environment::threading_support();
+        // An MPI of our own is used by this thread alone; one that the host uses too must allow both.
+        if !ours && provided < Threading::Multiple {
+            return Err(BuildError::ThreadLevel {
+                provided: level(provided).to_owned(),
+                required: level(Threading::Multiple).to_owned(),
+            });
+        }
+        let spawner = Comm::duplicate_self().map_err(|error| BuildError::Mpi(error.to_string()))?;
+        Ok(Self { spawner, ours })
+    }
+
+    pub(crate) fn spawner(&self) -> &Comm {
+        &self.spawner
+    }
+
+    /// Finalizes MPI if it is ours. Every worker must have been disconnected: it is collective over
+    /// all that is still connected.
+    pub(crate) fn finish(self) {
+        if environment::is_finalized() {
+            return;
+        }
+        let freed = self.spawner.free();
+        let finalized = if self.ours { ffi::finalize() } else { Ok(()) };
+        if let Err(error) = freed.and(finalized) {
+            tracing::warn!("MPI did not end well: {error}");
+        }
+    }
+}
+
+/// Initializes MPI in a worker, on the calling thread, and returns the link to its host, and its rank.
+pub(crate) fn initialize_worker() -> Result<(super::MpiLink, i32), String> {
+    ffi::claim_thread();
+    initialize(Threading::Multiple);
+    let parent = Comm::parent().map_err(|error| error.to_string())?;
+    let parent = parent.ok_or("MPI knows no parent of this process: was it started by MPI_Comm_spawn?")?;
+    match parent.remote_size() {
+        Ok(1) => {}
+        Ok(size) => return Err(format!("the parent should be one process, and is {size}")),
+        Err(error) => return Err(error.to_string()),
+    }
+    let rank = parent.rank().map_err(|error| error.to_string())?;
+    Ok((super::MpiLink::new(parent), rank))
+}
+
+/// Finalizes MPI in a worker that is disconnected from its host.
+pub(crate) fn finalize_worker() -> Result<(), String> {
+    ffi::finalize().map_err(|error| error.to_string())
+}
+
+/// Initializes MPI unless that was done before; returns whether it was done here.
+fn initialize(level: Threading) -> bool {
+    match environment::initialize_with_threading(level) {
+        Some((universe, _provided)) => {
+            // Dropping it would disconnect the parent and finalize, even while unwinding.
+            std::mem::forget(universe);
+            true
+        }
+        None => false,
+    }
+}
+
+fn level(threading: Threading) -> &'static str {
+    match threading {
+        Threading::Single => "MPI_THREAD_SINGLE",
+        Threading::Funneled => "MPI_THREAD_FUNNELED",
+        Threading::Serialized => "MPI_THREAD_SERIALIZED",
+        Threading::Multiple => "MPI_THREAD_MULTIPLE",
+    }
+}

@@ -1,0 +1,74 @@
+//! The codec: how values become bytes and come back. The only file that knows `bincode`.
+//!
+//! Two configurations: *heads* (our own protocol structures: small integers, packed) and *values*
+//! (users' arguments and results: integers as they lie in memory, which is several times faster for
+//! numeric arrays). Both are decoded with a limit, because a ten-byte message that claims a huge
+//! string would otherwise abort the process, and both refuse bytes left over after the value.
+//!
+//! No type of our own protocol is recursive: a recursive one could overflow the stack, limit or not.
+
+use serde::{Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+/// Names the encoding of heads and values; host and worker compare it in the hello.
+pub(crate) const CODEC_ID: &str = "bincode-2/le/heads-varint/values-fixint";
+
+/// Inputs up to this length are decoded under the small limit.
+const SMALL_INPUT: usize = 1 << 20;
+/// What a small input may claim to need: far above what a real one does, far below a machine's memory.
+const SMALL_LIMIT: usize = 64 << 20;
+/// What a large input (up to a frame) may claim to need.
+const LARGE_LIMIT: usize = 16 << 30;
+
+/// A value could not be turned into bytes, or bytes were not the value that they should be.
+#[derive(Debug, Error)]
+pub(crate) enum CodecError {
+    #[error("cannot be encoded: {0}")]
+    Encode(#[from] bincode::error::EncodeError),
+    #[error("cannot be decoded: {0}")]
+    Decode(#[from] bincode::error::DecodeError),
+    #[error("cannot be decoded: {left} of {total} bytes are left over after the value")]
+    Trailing { left: usize, total: usize },
+}
+
+/// Encodes a structure of our own protocol at the end of `buffer`.
+pub(crate) fn encode_head<T: Serialize>(head: &T, buffer: &mut Vec<u8>) -> Result<(), CodecError> {
+    bincode::serde::encode_into_std_write(head, buffer, bincode::config::standard())?;
+    Ok(())
+}
+
+/// Decodes a structure of our own protocol, which must fill `bytes` exactly.
+pub(crate) fn decode_head<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    let config = bincode::config::standard();
+    let decoded = if bytes.len() <= SMALL_INPUT {
+        bincode::serde::decode_from_slice(bytes, config.with_limit::<SMALL_LIMIT>())
+    } else {
+        bincode::serde::decode_from_slice(bytes, config.with_limit::<LARGE_LIMIT>())
+    };
+    exactly(decoded?, bytes)
+}
+
+/// Encodes a user's value.
+pub(crate) fn encode_value<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let config = bincode::config::standard().with_fixed_int_encoding();
+    Ok(bincode::serde::encode_to_vec(value, config)?)
+}
+
+/// Decodes a user's value, which must fill `bytes` exactly.
+pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    let config = bincode::config::standard().with_fixed_int_encoding();
+    let decoded = if bytes.len() <= SMALL_INPUT {
+        bincode::serde::decode_from_slice(bytes, config.with_limit::<SMALL_LIMIT>())
+    } else {
+        bincode::serde::decode_from_slice(bytes, config.with_limit::<LARGE_LIMIT>())
+    };
+    exactly(decoded?, bytes)
+}
+
+fn exactly<T>((value, used): (T, usize), bytes: &[u8]) -> Result<T, CodecError> {
+    if used == bytes.len() {
+        Ok(value)
+    } else {
+        Err(CodecError::Trailing { left: bytes.len() - used, total: bytes.len() })
+    }
+}

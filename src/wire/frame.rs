@@ -1,0 +1,104 @@
+//! Frames: the unit that travels, one MPI message each, made of a prefix, a head and a body.
+//!
+//! ```text
+//! offset  size  what
+//!      0     2  magic, 0x0FF5 little endian
+//!      2     1  protocol version: this byte and the magic never move, so that any two versions
+//!               can at least tell each other apart
+//!      3     1  kind of message
+//!      4     4  length of the head in bytes
+//!      8     8  length of the body in bytes
+//!     16     …  head: one message structure, encoded by the codec
+//!      …     …  body: the raw payloads of the message, end to end; the head holds their lengths
+//! ```
+//!
+//! A frame knows nothing of what messages mean (`message.rs`) nor of how it travels (`transport`).
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::codec::CodecError;
+
+/// The version of everything in `wire`. Any change to a frame or a message raises it.
+pub(crate) const PROTOCOL_VERSION: u8 = 1;
+/// The most bytes that one frame may have: below 2^30, so that a length fits the `int` of every MPI.
+pub(crate) const FRAME_MAX: usize = (1 << 30) - 1;
+/// Length of the prefix.
+pub(crate) const PREFIX: usize = 16;
+
+const MAGIC: u16 = 0x0FF5;
+
+/// Why bytes from the other side are not a message. Any of these makes the sender *lost*.
+#[derive(Debug, Error)]
+pub(crate) enum WireError {
+    #[error("a frame of {length} bytes is too short to be one")]
+    Short { length: usize },
+    #[error("the message does not start with offshoot's mark: is the other side an offshoot worker?")]
+    Magic,
+    #[error(
+        "the other side speaks protocol version {theirs}, this one {PROTOCOL_VERSION}: build both with the same offshoot"
+    )]
+    Version { theirs: u8 },
+    #[error("the other side encodes with `{theirs}`, this one with `{}`", super::codec::CODEC_ID)]
+    Codec { theirs: String },
+    #[error("a frame claims a head of {head} and a body of {body} bytes, but {length} bytes came")]
+    Length { head: usize, body: u64, length: usize },
+    #[error("a frame of {length} bytes is over the limit of {FRAME_MAX}")]
+    Oversize { length: usize },
+    #[error("message kind {kind} is not one of this protocol")]
+    Kind { kind: u8 },
+    #[error("payload lengths of a message add up to {claimed} bytes, its body has {body}")]
+    Body { claimed: u64, body: usize },
+    #[error("a message of kind {kind} {error}")]
+    Head { kind: u8, error: CodecError },
+    #[error("message `{name}` does not belong here")]
+    Unexpected { name: &'static str },
+}
+
+/// A received frame, its prefix checked, its parts still raw.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) head: Bytes,
+    pub(crate) body: Bytes,
+}
+
+/// Checks the prefix of a received frame and takes it apart, without a copy.
+pub(crate) fn open(bytes: Bytes) -> Result<Frame, WireError> {
+    let length = bytes.len();
+    if length > FRAME_MAX {
+        return Err(WireError::Oversize { length });
+    }
+    let prefix: &[u8; PREFIX] = bytes.first_chunk().ok_or(WireError::Short { length })?;
+    if u16::from_le_bytes([prefix[0], prefix[1]]) != MAGIC {
+        return Err(WireError::Magic);
+    }
+    if prefix[2] != PROTOCOL_VERSION {
+        return Err(WireError::Version { theirs: prefix[2] });
+    }
+    let kind = prefix[3];
+    let head = u32::from_le_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]) as usize;
+    let body = u64::from_le_bytes([
+        prefix[8], prefix[9], prefix[10], prefix[11], prefix[12], prefix[13], prefix[14], prefix[15],
+    ]);
+    if body > FRAME_MAX as u64 || PREFIX + head + body as usize != length {
+        return Err(WireError::Length { head, body, length });
+    }
+    Ok(Frame { kind, head: bytes.slice(PREFIX..PREFIX + head), body: bytes.slice(PREFIX + head..) })
+}
+
+/// Starts a frame in an empty buffer: the prefix, its lengths still open, and room for what follows.
+pub(crate) fn begin(kind: u8, room: usize) -> Vec<u8> {
+    let mut buffer = Vec::with_capacity(PREFIX + room);
+    buffer.extend_from_slice(&MAGIC.to_le_bytes());
+    buffer.extend_from_slice(&[PROTOCOL_VERSION, kind]);
+    buffer.extend_from_slice(&[0; 12]);
+    buffer
+}
+
+/// Ends the head: what the buffer has gained since [`begin`] is the head, what follows is the body.
+pub(crate) fn end_head(buffer: &mut [u8], body: usize) {
+    let head = u32::try_from(buffer.len() - PREFIX).expect("a head is made of bounded parts");
+    buffer[4..8].copy_from_slice(&head.to_le_bytes());
+    buffer[8..16].copy_from_slice(&(body as u64).to_le_bytes());
+}

@@ -1,0 +1,72 @@
+//! What goes back to the host: answers, gathered into frames.
+//!
+//! One message per answer would cost more than a short task does; an answer that waits while a long
+//! task runs would be worse. So answers leave when the window is empty, when they have been kept for
+//! a moment, when they are many bytes, and before any task that is not known to be short.
+
+use std::time::{Duration, Instant};
+
+use crate::transport::{Link, LinkError};
+use crate::wire::message::{AnswerMessage, FromWorker, Outcome, WireKind};
+
+/// An answer is kept back for so long at most, and a task that takes less than this is short.
+const KEEP: Duration = Duration::from_micros(100);
+/// Answers of more bytes than this leave at once.
+const KEEP_BYTES: usize = 256 << 10;
+
+/// Answers that have not left yet.
+pub(super) struct Answers {
+    kept: Vec<AnswerMessage>,
+    kept_bytes: usize,
+    since: Instant,
+    /// How long each kind of task took when it last ran here.
+    last_runs: Vec<Option<Duration>>,
+}
+
+impl Answers {
+    pub(super) fn new(kinds: usize) -> Self {
+        Self { kept: Vec::new(), kept_bytes: 0, since: Instant::now(), last_runs: vec![None; kinds] }
+    }
+
+    /// Keeps an answer, or sends it with all that are kept.
+    pub(super) fn add(&mut self, answer: AnswerMessage, link: &mut impl Link) -> Result<(), LinkError> {
+        let bytes = match &answer.outcome {
+            Outcome::Done(bytes) => bytes.len(),
+            Outcome::Failed(_) | Outcome::Skipped => 0,
+        };
+        if self.kept_bytes + bytes > KEEP_BYTES {
+            // A large answer travels alone: any two together might not fit into a frame.
+            self.send(link)?;
+        }
+        if self.kept.is_empty() {
+            self.since = Instant::now();
+        }
+        self.kept_bytes += bytes;
+        self.kept.push(answer);
+        if self.kept_bytes > KEEP_BYTES || self.since.elapsed() > KEEP {
+            self.send(link)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is kept.
+    pub(super) fn send(&mut self, link: &mut impl Link) -> Result<(), LinkError> {
+        if self.kept.is_empty() {
+            return Ok(());
+        }
+        self.kept_bytes = 0;
+        link.send(FromWorker::Answers(std::mem::take(&mut self.kept)).encode())
+    }
+
+    /// Whether a task of this kind may run while answers are kept.
+    pub(super) fn may_wait_for(&self, kind: WireKind) -> bool {
+        matches!(self.last_runs.get(kind.0 as usize), Some(Some(ran)) if *ran < KEEP)
+    }
+
+    /// Notes how long a task of this kind took.
+    pub(super) fn note(&mut self, kind: WireKind, ran: Duration) {
+        if let Some(last) = self.last_runs.get_mut(kind.0 as usize) {
+            *last = Some(ran);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What the host has sent: the window of tasks, those that were recanted, the wish to retire.
+//!
+//! It is looked into between tasks, and by a running task that asks whether it is still wanted.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustc_hash::FxHashSet;
+
+use crate::ids::TaskId;
+use crate::transport::{Link, LinkError};
+use crate::wire::WireError;
+use crate::wire::message::{TaskMessage, ToWorker};
+
+/// How often the mailbox is looked into between short tasks, at most. A look costs as much as the
+/// shortest tasks do.
+const LOOK_EVERY: Duration = Duration::from_micros(50);
+
+/// The worker's side of the conversation, shared by the loop and the running task.
+pub(super) struct Mailbox<L> {
+    pub(super) link: L,
+    window: VecDeque<TaskMessage>,
+    recanted: FxHashSet<TaskId>,
+    retire: bool,
+    looked: Instant,
+    /// What went wrong while a running task looked; told to the loop when it asks next.
+    failed: Option<LinkError>,
+}
+
+/// What a worker does next.
+pub(super) enum Next {
+    Run(TaskMessage),
+    /// A task that was recanted before it began.
+    Skip(TaskId),
+    /// The window is empty.
+    Nothing,
+    Retire,
+}
+
+impl<L: Link> Mailbox<L> {
+    pub(super) fn new(link: L) -> Self {
+        Self {
+            link,
+            window: VecDeque::new(),
+            recanted: FxHashSet::default(),
+            retire: false,
+            looked: Instant::now(),
+            failed: None,
+        }
+    }
+
+    /// The first task of the window, after a look for news if the last one was a while ago.
+    pub(super) fn next(&mut self) -> Result<Next, LinkError> {
+        if self.window.is_empty() || self.looked.elapsed() >= LOOK_EVERY {
+            self.look()?;
+        }
+        Ok(match self.window.pop_front() {
+            Some(message) if self.recanted.remove(&message.task) => Next::Skip(message.task),
+            Some(message) => Next::Run(message),
+            None if self.retire => Next::Retire,
+            None => Next::Nothing,
+        })
+    }
+
+    /// Waits for news: the window is empty.
+    pub(super) fn wait(&mut self) -> Result<(), LinkError> {
+        let frame = self.link.receive()?;
+        self.accept(frame)
+    }
+
+    /// Whether the task that runs has been recanted. An unreachable host wants nothing any more.
+    pub(super) fn is_recanted(&mut self, task: TaskId) -> bool {
+        if let Err(error) = self.look() {
+            self.failed = Some(error);
+        }
+        self.failed.is_some() || self.recanted.contains(&task)
+    }
+
+    /// Forgets what was noted of a task that has ended.
+    pub(super) fn forget(&mut self, task: TaskId) {
+        if !self.recanted.is_empty() {
+            self.recanted.remove(&task);
+        }
+    }
+
+    fn look(&mut self) -> Result<(), LinkError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        self.looked = Instant::now();
+        while let Some(frame) = self.link.try_receive()? {
+            self.accept(frame)?;
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, frame: Bytes) -> Result<(), LinkError> {
+        match ToWorker::decode(frame)? {
+            ToWorker::Tasks(tasks) => self.window.extend(tasks),
+            ToWorker::Recant(tasks) => self.recanted.extend(tasks),
+            ToWorker::Retire => self.retire = true,
+            ToWorker::Welcome(_) => return Err(WireError::Unexpected { name: "Welcome" }.into()),
+        }
+        Ok(())
+    }
+}
+
+impl From<WireError> for LinkError {
+    fn from(error: WireError) -> Self {
+        Self(error.to_string())
+    }
+}

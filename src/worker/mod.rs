@@ -1,0 +1,89 @@
+//! The worker's side: from the first line of `main` to the end of the process.
+//!
+//! `mailbox` holds what the host sent and keeps looking for more, `answers` what goes back, `run` is
+//! the loop between them. It is the same loop over MPI and in memory. Tasks run on the thread that
+//! called [`serve`], which is also the one that talks to the host: no hand-over stands between a task
+//! and its message.
+
+mod answers;
+mod mailbox;
+mod run;
+
+use std::process;
+
+use crate::launch::{self, Role};
+use crate::process::{outlive_terminal_signals, remember_environment};
+use crate::task::Registry;
+use crate::transport::mpi as transport;
+
+pub(crate) use run::{Place, run};
+
+/// Makes this process what it was started as. The first line of `main` of a host.
+///
+/// In a process that its user started it returns, after it has prepared the environment that the MPI
+/// library needs. In one that a pool has spawned it runs tasks, those of every
+/// [`tasks!`](crate::tasks) block linked into the executable, until it is told to leave; it does not
+/// return then.
+///
+/// # Panics
+/// If the process has more than one thread already.
+pub fn init() {
+    init_with(Registry::linked());
+}
+
+/// As [`init`], with an explicit list of tasks.
+///
+/// # Panics
+/// If the process has more than one thread already.
+pub fn init_with(registry: Registry) {
+    match launch::role() {
+        Ok(Role::Host) => {
+            remember_environment();
+            launch::prepare();
+            crate::pool::note_initialized();
+        }
+        Ok(Role::Worker) => serve_as_worker(&registry),
+        Err(reason) => fail(&reason),
+    }
+}
+
+/// The whole `main` of an executable that is only a worker.
+///
+/// It runs the tasks of every [`tasks!`](crate::tasks) block linked into the executable until its host
+/// tells it to leave. Started by hand it says what it is, and exits with code 2.
+pub fn serve() -> ! {
+    serve_with(Registry::linked())
+}
+
+/// As [`serve`], with an explicit list of tasks.
+pub fn serve_with(registry: Registry) -> ! {
+    match launch::role() {
+        Ok(Role::Worker) => serve_as_worker(&registry),
+        Ok(Role::Host) => {
+            eprintln!(
+                "this is an offshoot worker: it is started by a pool, not by hand.\n\
+                 It knows {} task(s):",
+                registry.iter().count()
+            );
+            registry.iter().for_each(|task| eprintln!("  {task:?}"));
+            process::exit(2)
+        }
+        Err(reason) => fail(&reason),
+    }
+}
+
+fn serve_as_worker(registry: &Registry) -> ! {
+    outlive_terminal_signals();
+    let (link, rank) = transport::initialize_worker().unwrap_or_else(|reason| fail(&reason));
+    let host = mpi::environment::processor_name().unwrap_or_else(|_| "unknown".to_owned());
+    let left = run(link, registry, Place { host: host.into(), rank }).and_then(transport::MpiLink::leave);
+    match left {
+        Ok(()) => process::exit(0),
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn fail(reason: &str) -> ! {
+    eprintln!("offshoot worker {}: {reason}", process::id());
+    process::exit(1)
+}

@@ -1,0 +1,175 @@
+//! The worker's loop: hello, welcome, initializer, tasks, goodbye. The host's half of each phase, with
+//! the mirrored name, is in `driver/roster.rs`.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::answers::Answers;
+use super::mailbox::{Mailbox, Next};
+use crate::ids::WorkerId;
+use crate::task::{Context, Definition, Registry, run_guarded};
+use crate::transport::{Link, LinkError};
+use crate::wire::WireError;
+use crate::wire::codec::CODEC_ID;
+use crate::wire::frame::FRAME_MAX;
+use crate::wire::message::{
+    AnswerMessage, Failure, FromWorker, Hello, ITEM_OVERHEAD, Outcome, TaskMessage, ToWorker, Welcome,
+    WireKind,
+};
+
+/// The most bytes that one result may have: a frame, less what stands around a single answer.
+const RESULT_MAX: usize = FRAME_MAX - 1024 - ITEM_OVERHEAD;
+
+/// Where a worker runs.
+pub(crate) struct Place {
+    /// Name of the machine.
+    pub(crate) host: Arc<str>,
+    /// Rank in the worker's own `MPI_COMM_WORLD`.
+    pub(crate) rank: i32,
+}
+
+/// Serves a host until it tells the worker to retire, and gives the link back to be closed.
+///
+/// # Errors
+/// [`LinkError`] when the host is out of reach or says what makes no sense. Nothing is left to do then.
+pub(crate) fn run<L: Link + 'static>(mut link: L, registry: &Registry, place: Place) -> Result<L, LinkError> {
+    let definitions = registry.numbered();
+    say_hello(&mut link, registry, &place)?;
+    let welcome = await_welcome(&mut link)?;
+    let Some(welcome) = welcome else { return say_bye(link) };
+    let mailbox = Rc::new(RefCell::new(Mailbox::new(link)));
+    let context = context(welcome.worker, &place, &mailbox);
+    let mut worker = Worker { answers: Answers::new(definitions.len()), definitions, context, mailbox };
+    worker.run_initializer(welcome.initializer)?;
+    worker.run_tasks()?;
+    say_bye(worker.into_link())
+}
+
+fn say_hello(link: &mut impl Link, registry: &Registry, place: &Place) -> Result<(), LinkError> {
+    let hello = Hello {
+        codec: CODEC_ID.to_owned(),
+        host: place.host.to_string(),
+        pid: std::process::id(),
+        known: registry.known(),
+    };
+    link.send(FromWorker::Hello(hello).encode())
+}
+
+/// The host's answer to the hello; `None` if it refuses this worker.
+fn await_welcome(link: &mut impl Link) -> Result<Option<Welcome>, LinkError> {
+    match ToWorker::decode(link.receive()?)? {
+        ToWorker::Welcome(welcome) => Ok(Some(welcome)),
+        ToWorker::Retire => Ok(None),
+        other @ (ToWorker::Tasks(_) | ToWorker::Recant(_)) => {
+            Err(WireError::Unexpected { name: other.name() }.into())
+        }
+    }
+}
+
+fn say_bye<L: Link>(mut link: L) -> Result<L, LinkError> {
+    link.send(FromWorker::Bye.encode())?;
+    link.flush()?;
+    Ok(link)
+}
+
+fn context<L: Link + 'static>(worker: WorkerId, place: &Place, mailbox: &Rc<RefCell<Mailbox<L>>>) -> Context {
+    let mailbox = Rc::clone(mailbox);
+    Context {
+        worker,
+        rank: place.rank,
+        host: Arc::clone(&place.host),
+        task: None,
+        attempt: 0,
+        recanted: Box::new(move |task| mailbox.borrow_mut().is_recanted(task)),
+        state: HashMap::new(),
+    }
+}
+
+struct Worker<L> {
+    definitions: Vec<&'static Definition>,
+    context: Context,
+    /// Shared with the context, whose task may look into it while it runs.
+    mailbox: Rc<RefCell<Mailbox<L>>>,
+    answers: Answers,
+}
+
+impl<L: Link> Worker<L> {
+    /// Runs the initializer, if there is one, and tells the host how it went. The host retires a worker
+    /// that is unfit, so the loop goes on either way.
+    fn run_initializer(&mut self, initializer: Option<(WireKind, Bytes)>) -> Result<(), LinkError> {
+        let outcome = initializer.map_or(Ok(()), |(kind, arguments)| self.call(kind, &arguments).map(drop));
+        let message = match outcome {
+            Ok(()) => FromWorker::Ready,
+            Err(failure) => FromWorker::Unfit(failure),
+        };
+        self.mailbox.borrow_mut().link.send(message.encode())
+    }
+
+    /// Runs the tasks of the window in order, until the host says to retire.
+    fn run_tasks(&mut self) -> Result<(), LinkError> {
+        loop {
+            let next = self.mailbox.borrow_mut().next()?;
+            match next {
+                Next::Run(message) => self.run_task(message)?,
+                Next::Skip(task) => {
+                    self.answer(AnswerMessage { task, ran: Duration::ZERO, outcome: Outcome::Skipped })?
+                }
+                Next::Nothing => {
+                    let mut mailbox = self.mailbox.borrow_mut();
+                    self.answers.send(&mut mailbox.link)?;
+                    mailbox.wait()?;
+                }
+                Next::Retire => return Ok(()),
+            }
+        }
+    }
+
+    fn run_task(&mut self, message: TaskMessage) -> Result<(), LinkError> {
+        let TaskMessage { task, kind, attempt, arguments } = message;
+        if !self.answers.may_wait_for(kind) {
+            self.answers.send(&mut self.mailbox.borrow_mut().link)?;
+        }
+        self.context.task = Some(task);
+        self.context.attempt = attempt;
+        let begun = Instant::now();
+        let result = self.call(kind, &arguments);
+        let ran = begun.elapsed();
+        self.answers.note(kind, ran);
+        self.mailbox.borrow_mut().forget(task);
+        let outcome = match result {
+            Ok(bytes) if bytes.len() > RESULT_MAX => Outcome::Failed(too_large(bytes.len())),
+            Ok(bytes) => Outcome::Done(bytes.into()),
+            Err(failure) => Outcome::Failed(failure),
+        };
+        self.answer(AnswerMessage { task, ran, outcome })
+    }
+
+    fn call(&mut self, kind: WireKind, arguments: &[u8]) -> Result<Vec<u8>, Failure> {
+        match self.definitions.get(kind.0 as usize) {
+            Some(definition) => run_guarded(definition, &mut self.context, arguments),
+            None => Err(Failure::Unknown),
+        }
+    }
+
+    fn answer(&mut self, answer: AnswerMessage) -> Result<(), LinkError> {
+        let mut mailbox = self.mailbox.borrow_mut();
+        self.answers.add(answer, &mut mailbox.link)
+    }
+
+    fn into_link(self) -> L {
+        // The context's closure holds the other reference.
+        drop(self.context);
+        Rc::into_inner(self.mailbox).expect("only the context shared the mailbox").into_inner().link
+    }
+}
+
+fn too_large(length: usize) -> Failure {
+    Failure::Result {
+        reason: format!("takes {length} bytes, more than the {RESULT_MAX} that one message may have"),
+    }
+}
