@@ -15,37 +15,22 @@ impl Scheduler {
         self.starting.assert_consistent();
         self.retiring.assert_consistent();
         for program in &self.programs {
-            for line in [
-                &program.ready,
-                &program.idle,
-                &program.running,
-                &program.roomy,
-            ] {
+            for line in [&program.ready, &program.idle, &program.running, &program.roomy] {
                 line.assert_consistent();
             }
-            program
-                .queue
-                .assert_consistent(|task| self.tasks.contains_key(&task));
-            let is_starving = !program.queue.is_empty() && program.workers() == 0;
-            assert!(
-                is_starving || program.starving_since.is_none(),
-                "a served program starves"
-            );
+            program.queue.assert_consistent(|task| self.tasks.contains_key(&task));
+            let is_starving = program.is_unserved() && program.draining == 0;
+            assert!(is_starving || program.starving_since.is_none(), "a served program starves");
         }
     }
 
     /// Whether a worker gets no more tasks although it is ready.
     pub(super) fn is_draining(&self, worker: WorkerId) -> bool {
-        self.workers
-            .get(&worker)
-            .is_some_and(|worker| matches!(worker.state, State::Draining(_)))
+        self.workers.get(&worker).is_some_and(|worker| matches!(worker.state, State::Draining(_)))
     }
 
     fn assert_workers_consistent(&self) {
-        assert!(
-            self.workers.len() <= self.config.workers_max as usize,
-            "more workers than workers_max"
-        );
+        assert!(self.workers.len() <= self.config.workers_max as usize, "more workers than workers_max");
         let mut counts = [0; 5];
         for (&id, worker) in &self.workers {
             let program = &self.programs[worker.program.0 as usize];
@@ -83,18 +68,12 @@ impl Scheduler {
         ];
         assert_eq!(counts, told, "a line holds workers that are no more");
         let starting: u32 = self.programs.iter().map(|program| program.starting).sum();
-        assert_eq!(
-            starting, stats.workers_starting,
-            "starting workers per program"
-        );
+        assert_eq!(starting, stats.workers_starting, "starting workers per program");
     }
 
     fn assert_tasks_consistent(&self) {
         for (&id, task) in &self.tasks {
-            assert!(
-                task.losses < self.config.attempts_max,
-                "{id} should have been resolved as lost"
-            );
+            assert!(task.losses < self.config.attempts_max, "{id} should have been resolved as lost");
             match task.place {
                 Place::Waiting => {}
                 Place::Held { worker, .. } => {
@@ -102,35 +81,20 @@ impl Scheduler {
                 }
             }
         }
-        let waiting = self
-            .tasks
-            .values()
-            .filter(|task| task.place == Place::Waiting)
-            .count();
-        let queued: usize = self
-            .programs
-            .iter()
-            .map(|program| program.queue.len())
-            .sum();
+        let waiting = self.tasks.values().filter(|task| task.place == Place::Waiting).count();
+        let queued: usize = self.programs.iter().map(|program| program.queue.len()).sum();
         assert_eq!(waiting, queued, "a waiting task is in its queue");
     }
 
     fn holds(&self, worker: WorkerId, task: TaskId) -> bool {
         match self.workers.get(&worker).map(|worker| &worker.state) {
-            Some(State::Busy(window) | State::Draining(window)) => {
-                window.tasks().any(|held| held == task)
-            }
+            Some(State::Busy(window) | State::Draining(window)) => window.tasks().any(|held| held == task),
             Some(State::Starting { .. } | State::Idle | State::Retiring) | None => false,
         }
     }
 
     fn assert_deadlines_ahead(&self) {
-        let is_ahead = self
-            .next_deadline()
-            .is_none_or(|deadline| deadline > self.now);
-        assert!(
-            is_ahead || self.now == Time::ZERO || self.phase == Phase::Closed,
-            "a deadline was missed"
-        );
+        let is_ahead = self.next_deadline().is_none_or(|deadline| deadline > self.now);
+        assert!(is_ahead || self.now == Time::ZERO || self.phase == Phase::Closed, "a deadline was missed");
     }
 }

@@ -15,36 +15,23 @@ impl Scheduler {
         if self.phase == Phase::Closed {
             return None;
         }
-        let start = self
-            .starting
-            .first()
-            .map(|(_, since)| since + self.config.spawn_timeout);
-        let retirement = self
-            .retiring
-            .first()
-            .map(|(_, since)| since + self.config.retire_timeout);
+        let start = self.starting.first().map(|(_, since)| since + self.config.spawn_timeout);
+        let retirement = self.retiring.first().map(|(_, since)| since + self.config.retire_timeout);
         let way = self.gives_way_at().map(|(_, until)| until);
         let programs = (0..self.programs.len()).filter_map(|index| self.program_deadline(index));
-        [start, retirement, way, self.refill_at()]
-            .into_iter()
-            .flatten()
-            .chain(programs)
-            .min()
+        [start, retirement, way, self.refill_at()].into_iter().flatten().chain(programs).min()
     }
 
     fn program_deadline(&self, index: usize) -> Option<Time> {
         meter::step();
         let unneeded = self.unneeded_until(index).map(|(_, until)| until);
-        [unneeded, self.growth_at(&self.programs[index])]
-            .into_iter()
-            .flatten()
-            .min()
+        [unneeded, self.growth_at(&self.programs[index])].into_iter().flatten().min()
     }
 
     /// When a program may have one more worker, or ask another program for one.
     fn growth_at(&self, program: &Program) -> Option<Time> {
         let held_until = program.health.held_until(self.now);
-        if program.starving_since.is_some() {
+        if program.is_unserved() {
             return held_until;
         }
         let is_possible = self.room() > 0 || self.somebody_is_idle();
@@ -59,11 +46,7 @@ impl Scheduler {
     /// When a start that only the minimum asks for may be tried again.
     fn refill_at(&self) -> Option<Time> {
         let is_due = self.room() > 0 && self.may_refill() && self.refill_missing() > 0;
-        if is_due {
-            self.programs[0].health.held_until(self.now)
-        } else {
-            None
-        }
+        if is_due { self.programs[0].health.held_until(self.now) } else { None }
     }
 
     fn somebody_is_idle(&self) -> bool {

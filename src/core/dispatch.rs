@@ -30,18 +30,13 @@ impl Scheduler {
 
     fn next_waiting(&mut self, id: ProgramId) -> Option<(TaskId, Cost)> {
         let tasks = &self.tasks;
-        let task = self.programs[id.0 as usize]
-            .queue
-            .first(|task| tasks.contains_key(&task))?;
+        let task = self.programs[id.0 as usize].queue.first(|task| tasks.contains_key(&task))?;
         let cost = Cost::expected(self.kinds.get(&tasks[&task].kind));
         Some((task, cost))
     }
 
     fn taker(&mut self, id: ProgramId, cost: Cost) -> Option<WorkerId> {
-        self.program(id)
-            .idle
-            .last()
-            .or_else(|| self.roomy(id, cost))
+        self.program(id).idle.last().or_else(|| self.roomy(id, cost))
     }
 
     /// A busy worker that can take a task of this cost; asks a few and turns the line.
@@ -81,20 +76,10 @@ impl Scheduler {
             }
         }
         self.note_room(id);
-        let task = self
-            .tasks
-            .get_mut(&task_id)
-            .expect("a waiting task is known");
-        task.place = Place::Held {
-            worker: id,
-            recanted: false,
-        };
+        let task = self.tasks.get_mut(&task_id).expect("a waiting task is known");
+        task.place = Place::Held { worker: id, recanted: false };
         let attempt = task.losses + 1;
-        self.actions.push_back(super::Action::Send {
-            worker: id,
-            task: task_id,
-            attempt,
-        });
+        self.actions.push_back(super::Action::Send { worker: id, task: task_id, attempt });
     }
 
     /// Puts a busy worker into the line of those with room, or out of it.

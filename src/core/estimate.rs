@@ -23,9 +23,7 @@ pub(super) struct Mean {
 impl Mean {
     /// The mean of one sample.
     pub(super) fn of(sample: Duration) -> Mean {
-        Mean {
-            eighths: nanos(sample).min(SAMPLE_MAX) * 8,
-        }
+        Mean { eighths: nanos(sample).min(SAMPLE_MAX) * 8 }
     }
 
     /// Takes in one more sample.

@@ -11,11 +11,7 @@ use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A user handed in a task for a program.
-    Submit {
-        task: TaskId,
-        program: ProgramId,
-        kind: KindId,
-    },
+    Submit { task: TaskId, program: ProgramId, kind: KindId },
     /// A user no longer wants a task.
     Cancel { task: TaskId },
     /// The spawn of a worker returned: its process exists, its hello is still to come.
@@ -26,11 +22,7 @@ pub(crate) enum Event {
     /// Hello accepted, initializer done: the worker takes tasks.
     Ready { worker: WorkerId },
     /// The worker answered a task, in whatever way; `ran` is the time that it took there.
-    Answered {
-        worker: WorkerId,
-        task: TaskId,
-        ran: Duration,
-    },
+    Answered { worker: WorkerId, task: TaskId, ran: Duration },
     /// The worker died, was killed, or broke the protocol.
     Lost { worker: WorkerId },
     /// A worker that was asked to retire has left and is disconnected.
@@ -56,16 +48,9 @@ pub(crate) enum Action {
     /// Start a worker. Closed by exactly one of `SpawnFailed` (while it starts), `Gone` (while it retires)
     /// or our own `Abandon`, which also answers `Lost`.
     /// Neighbouring spawns of one program may share one `MPI_Comm_spawn` (a cohort).
-    Spawn {
-        worker: WorkerId,
-        program: ProgramId,
-    },
+    Spawn { worker: WorkerId, program: ProgramId },
     /// Put a task at the end of a worker's window; `attempt` counts from 1.
-    Send {
-        worker: WorkerId,
-        task: TaskId,
-        attempt: u32,
-    },
+    Send { worker: WorkerId, task: TaskId, attempt: u32 },
     /// Tell a worker that a task of its window is no longer wanted. It still answers it.
     Recant { worker: WorkerId, task: TaskId },
     /// Ask a healthy worker with an empty window to leave.
@@ -73,10 +58,7 @@ pub(crate) enum Action {
     /// Give a worker up, without a collective: it was lost, or missed a deadline.
     Abandon { worker: WorkerId },
     /// A task has reached its end.
-    Resolve {
-        task: TaskId,
-        resolution: Resolution,
-    },
+    Resolve { task: TaskId, resolution: Resolution },
     /// After a shutdown: every task is resolved and every worker closed. The last action of all.
     Close,
 }

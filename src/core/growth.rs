@@ -61,14 +61,8 @@ fn justified(demand: &Demand, now: Time) -> u128 {
 
 /// What a waiting task is thought to take.
 fn task_length(demand: &Demand, now: Time) -> u64 {
-    let age = demand
-        .oldest_since
-        .map_or(Duration::ZERO, |since| now.since(since));
-    let age = if age >= demand.patience {
-        nanos(age)
-    } else {
-        0
-    };
+    let age = demand.oldest_since.map_or(Duration::ZERO, |since| now.since(since));
+    let age = if age >= demand.patience { nanos(age) } else { 0 };
     age.max(demand.ran_mean.unwrap_or(0))
 }
 

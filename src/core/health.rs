@@ -88,8 +88,5 @@ impl Health {
 /// The pause after so many bad starts in a row.
 fn backoff(strikes: u32, config: &Config) -> Duration {
     let doublings = strikes.saturating_sub(1).min(20);
-    config
-        .spawn_backoff
-        .saturating_mul(1 << doublings)
-        .min(config.spawn_backoff_max)
+    config.spawn_backoff.saturating_mul(1 << doublings).min(config.spawn_backoff_max)
 }

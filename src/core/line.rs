@@ -28,14 +28,7 @@ impl Line {
     pub(super) fn join(&mut self, worker: WorkerId, now: Time) {
         meter::step();
         let ahead = self.ends.map(|(_, last)| last);
-        let earlier = self.places.insert(
-            worker,
-            Place {
-                joined: now,
-                ahead,
-                behind: None,
-            },
-        );
+        let earlier = self.places.insert(worker, Place { joined: now, ahead, behind: None });
         assert!(earlier.is_none(), "{worker} is in this line already");
         if let Some(ahead) = ahead {
             self.place(ahead).behind = Some(worker);
@@ -72,8 +65,7 @@ impl Line {
 
     /// Who has been here longest, and since when.
     pub(super) fn first(&self) -> Option<(WorkerId, Time)> {
-        self.ends
-            .map(|(first, _)| (first, self.places[&first].joined))
+        self.ends.map(|(first, _)| (first, self.places[&first].joined))
     }
 
     /// Who came last.
@@ -97,9 +89,7 @@ impl Line {
     }
 
     fn place(&mut self, worker: WorkerId) -> &mut Place {
-        self.places
-            .get_mut(&worker)
-            .expect("neighbours of a place are in the line")
+        self.places.get_mut(&worker).expect("neighbours of a place are in the line")
     }
 
     #[cfg(test)]

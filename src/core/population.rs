@@ -62,18 +62,15 @@ impl Scheduler {
     fn note_starving(&mut self) {
         let now = self.now;
         for program in &mut self.programs {
-            let is_starving = !program.queue.is_empty() && program.workers() == 0;
+            // One that has just given way waits for its next turn until that worker is gone.
+            let is_starving = program.is_unserved() && program.draining == 0;
             program.starving_since = is_starving.then(|| program.starving_since.unwrap_or(now));
         }
     }
 
     /// The program that has had no worker for longest and may spawn one now.
     fn most_starving(&self) -> Option<ProgramId> {
-        let starving = self
-            .programs
-            .iter()
-            .enumerate()
-            .filter(|(_, program)| self.is_starving(program));
+        let starving = self.programs.iter().enumerate().filter(|(_, program)| self.is_starving(program));
         let longest = starving.min_by_key(|(_, program)| program.starving_since);
         longest.map(|(index, _)| program_id(index))
     }
@@ -98,8 +95,7 @@ impl Scheduler {
 
     /// How many workers the default program is below its minimum.
     pub(super) fn refill_missing(&self) -> u32 {
-        self.workers_min(DEFAULT_PROGRAM)
-            .saturating_sub(self.programs[DEFAULT_PROGRAM].workers())
+        self.workers_min(DEFAULT_PROGRAM).saturating_sub(self.programs[DEFAULT_PROGRAM].workers())
     }
 
     /// Whether the minimum may be refilled: nobody needs the room more, and starts are not hopeless.
@@ -107,18 +103,12 @@ impl Scheduler {
         let is_served = |program: &Program| program.queue.is_empty() || !program.ready.is_empty();
         self.phase == Phase::Open
             && !self.programs.is_empty()
-            && !self.programs[DEFAULT_PROGRAM]
-                .health
-                .is_hopeless(&self.config)
+            && !self.programs[DEFAULT_PROGRAM].health.is_hopeless(&self.config)
             && self.programs.iter().all(is_served)
     }
 
     fn workers_min(&self, index: usize) -> u32 {
-        if index == DEFAULT_PROGRAM {
-            self.config.workers_min
-        } else {
-            0
-        }
+        if index == DEFAULT_PROGRAM { self.config.workers_min } else { 0 }
     }
 
     /// How many workers may be spawned before `workers_max` is reached.
@@ -129,8 +119,8 @@ impl Scheduler {
 
     /// Asks workers to leave so that those who need one more can have it.
     pub(super) fn make_room(&mut self) {
-        let wanted = (0..self.programs.len())
-            .fold(0, |sum: u32, index| sum.saturating_add(self.wanted(index)));
+        let wanted =
+            (0..self.programs.len()).fold(0, |sum: u32, index| sum.saturating_add(self.wanted(index)));
         let mut shortage = wanted.saturating_sub(self.room() + self.retiring.len());
         while shortage > 0
             && let Some(worker) = self.least_recently_used()
@@ -147,23 +137,16 @@ impl Scheduler {
 
     /// The worker that has been idle for longest. Its program has no waiting tasks, or it would not be.
     fn least_recently_used(&self) -> Option<WorkerId> {
-        let idle = self
-            .programs
-            .iter()
-            .filter_map(|program| program.idle.first());
-        idle.min_by_key(|&(_, since)| since)
-            .map(|(worker, _)| worker)
+        let idle = self.programs.iter().filter_map(|program| program.idle.first());
+        idle.min_by_key(|&(_, since)| since).map(|(worker, _)| worker)
     }
 
     /// The busy worker that must give way to a program that has none, and when: the longest serving of
     /// the program that has most. None while enough others are leaving.
     pub(super) fn gives_way_at(&self) -> Option<(WorkerId, Time)> {
-        let starving = self
-            .programs
-            .iter()
-            .filter(|program| self.is_starving(program))
-            .count();
-        let leaving = self.retiring.len() + self.draining;
+        let starving = self.programs.iter().filter(|program| self.is_starving(program)).count();
+        let draining: u32 = self.programs.iter().map(|program| program.draining).sum();
+        let leaving = self.retiring.len() + draining;
         if starving <= leaving as usize {
             return None;
         }
@@ -171,8 +154,7 @@ impl Scheduler {
             let (worker, since) = program.ready.first()?;
             Some((program.ready.len(), worker, since))
         });
-        let (_, worker, since) =
-            served.min_by_key(|&(ready, _, since)| (std::cmp::Reverse(ready), since))?;
+        let (_, worker, since) = served.min_by_key(|&(ready, _, since)| (std::cmp::Reverse(ready), since))?;
         Some((worker, since + self.config.tenure))
     }
 }

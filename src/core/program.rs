@@ -13,6 +13,8 @@ pub(super) struct Program {
     pub(super) queue: Queue,
     /// Workers that are starting.
     pub(super) starting: u32,
+    /// Workers that finish what they hold and then leave.
+    pub(super) draining: u32,
     /// Workers that take tasks, idle or busy, since they became ready.
     pub(super) ready: Line,
     /// Those that are idle, since they became so: first the least recently used.
@@ -22,7 +24,7 @@ pub(super) struct Program {
     /// Those that are busy and may be given another short task, in turn.
     pub(super) roomy: Line,
     pub(super) health: Health,
-    /// Since when tasks have been waiting with no worker there or coming.
+    /// Since when tasks have been waiting with no worker there, coming or draining.
     pub(super) starving_since: Option<Time>,
     /// What a task takes.
     pub(super) ran_mean: Option<Mean>,
@@ -36,6 +38,7 @@ impl Program {
         Program {
             queue: Queue::default(),
             starting: 0,
+            draining: 0,
             ready: Line::default(),
             idle: Line::default(),
             running: Line::default(),
@@ -50,6 +53,11 @@ impl Program {
     /// Workers that take tasks or soon will.
     pub(super) fn workers(&self) -> u32 {
         self.ready.len() + self.starting
+    }
+
+    /// Whether tasks wait with no worker that takes them, or soon will.
+    pub(super) fn is_unserved(&self) -> bool {
+        !self.queue.is_empty() && self.workers() == 0
     }
 
     /// What its growth depends on.

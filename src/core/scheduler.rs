@@ -33,8 +33,6 @@ pub(crate) struct Scheduler {
     pub(super) starting: Line,
     /// Workers that were asked to leave, of all programs, since then.
     pub(super) retiring: Line,
-    /// Workers that will be asked to leave after what they hold.
-    pub(super) draining: u32,
     /// The part of [`Stats`] that only ever grows.
     pub(super) counted: Stats,
     pub(super) actions: VecDeque<Action>,
@@ -66,7 +64,6 @@ impl Scheduler {
             kinds: FxHashMap::default(),
             starting: Line::default(),
             retiring: Line::default(),
-            draining: 0,
             counted: Stats::default(),
             actions: VecDeque::new(),
             worker_next: 0,
@@ -82,11 +79,7 @@ impl Scheduler {
 
     /// Takes in what happened. `now` never goes backwards.
     pub(crate) fn handle(&mut self, now: Time, event: Event) {
-        debug_assert!(
-            now >= self.now,
-            "time went backwards: {now:?} after {:?}",
-            self.now
-        );
+        debug_assert!(now >= self.now, "time went backwards: {now:?} after {:?}", self.now);
         self.now = self.now.max(now);
         match self.phase {
             Phase::Open | Phase::Ending => {
@@ -105,11 +98,7 @@ impl Scheduler {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Submit {
-                task,
-                program,
-                kind,
-            } => self.on_submit(task, program, kind),
+            Event::Submit { task, program, kind } => self.on_submit(task, program, kind),
             Event::Cancel { task } => self.on_cancel(task),
             // A worker is of use, and its start over, only when it is ready.
             Event::Spawned { worker: _ } => {}
@@ -124,20 +113,12 @@ impl Scheduler {
     }
 
     fn on_submit(&mut self, id: TaskId, program: ProgramId, kind: KindId) {
-        assert!(
-            (program.0 as usize) < self.programs.len(),
-            "{program} was never added"
-        );
+        assert!((program.0 as usize) < self.programs.len(), "{program} was never added");
         if self.phase != Phase::Open {
             self.resolve(id, Resolution::ShutDown);
             return;
         }
-        let task = Task {
-            program,
-            kind,
-            losses: 0,
-            place: Place::Waiting,
-        };
+        let task = Task { program, kind, losses: 0, place: Place::Waiting };
         let earlier = self.tasks.insert(id, task);
         assert!(earlier.is_none(), "{id} was submitted twice");
         self.program(program).queue.push_back(id);
@@ -154,14 +135,8 @@ impl Scheduler {
                 self.program(program).queue.bury();
             }
             Place::Held { recanted: true, .. } => {}
-            Place::Held {
-                worker,
-                recanted: false,
-            } => {
-                task.place = Place::Held {
-                    worker,
-                    recanted: true,
-                };
+            Place::Held { worker, recanted: false } => {
+                task.place = Place::Held { worker, recanted: true };
                 self.actions.push_back(Action::Recant { worker, task: id });
             }
         }
@@ -191,9 +166,7 @@ impl Scheduler {
                 let worker = self.forget(id).expect("it was there a line ago");
                 self.on_start_failed(&worker);
             }
-            Some(State::Idle | State::Busy(_) | State::Draining(_) | State::Retiring) => {
-                self.on_lost(id)
-            }
+            Some(State::Idle | State::Busy(_) | State::Draining(_) | State::Retiring) => self.on_lost(id),
             None => {}
         }
     }
@@ -205,11 +178,7 @@ impl Scheduler {
         let window = match &mut worker.state {
             State::Busy(window) | State::Draining(window) if window.first() == Some(task) => window,
             // Not what it should be doing: it is broken, or was replaced by something else.
-            State::Starting { .. }
-            | State::Idle
-            | State::Busy(_)
-            | State::Draining(_)
-            | State::Retiring => {
+            State::Starting { .. } | State::Idle | State::Busy(_) | State::Draining(_) | State::Retiring => {
                 self.on_lost(id);
                 return;
             }
@@ -223,10 +192,7 @@ impl Scheduler {
         learn(&mut program.ran_mean, ran);
         self.counted.answered += 1;
         let kind = self.finish(task, Resolution::Answered).kind;
-        self.kinds
-            .entry(kind)
-            .and_modify(|mean| mean.learn(ran))
-            .or_insert_with(|| Mean::of(ran));
+        self.kinds.entry(kind).and_modify(|mean| mean.learn(ran)).or_insert_with(|| Mean::of(ran));
         self.on_window_shrunk(id);
     }
 
@@ -246,7 +212,7 @@ impl Scheduler {
                 self.note_room(id);
             }
             State::Draining(window) if window.is_empty() => {
-                self.draining -= 1;
+                program.draining -= 1;
                 self.enter_retirement(id);
             }
             State::Draining(_) => {}
@@ -281,9 +247,7 @@ impl Scheduler {
         self.counted.spawn_failures += 1;
         let (now, config) = (self.now, self.config);
         let program = self.program(worker.program);
-        program
-            .health
-            .on_failure(worker.round, Blame::Program, now, &config);
+        program.health.on_failure(worker.round, Blame::Program, now, &config);
         if program.health.is_hopeless(&config) && program.workers() == 0 {
             self.fail_waiting(worker.program, Resolution::SpawnFailed);
         }
@@ -292,19 +256,14 @@ impl Scheduler {
     fn on_unproven_loss(&mut self, worker: &Worker, blame: Blame) {
         if !worker.proven {
             let (now, config) = (self.now, self.config);
-            self.program(worker.program)
-                .health
-                .on_failure(worker.round, blame, now, &config);
+            self.program(worker.program).health.on_failure(worker.round, blame, now, &config);
         }
     }
 
     /// The first task is the suspect and pays for it; all go back where they came from.
     fn on_window_lost(&mut self, program: ProgramId, window: &Window) {
         if let Some(suspect) = window.first() {
-            self.tasks
-                .get_mut(&suspect)
-                .expect("held tasks are known")
-                .losses += 1;
+            self.tasks.get_mut(&suspect).expect("held tasks are known").losses += 1;
         }
         for id in window.tasks().rev() {
             meter::step();
@@ -351,8 +310,7 @@ impl Scheduler {
 
     /// Deadlines that have passed. All of one line wait equally long, so the first is due first.
     fn on_time(&mut self) {
-        let (spawn_timeout, retire_timeout) =
-            (self.config.spawn_timeout, self.config.retire_timeout);
+        let (spawn_timeout, retire_timeout) = (self.config.spawn_timeout, self.config.retire_timeout);
         while let Some((worker, since)) = self.starting.first()
             && since + spawn_timeout <= self.now
         {
@@ -376,8 +334,7 @@ impl Scheduler {
     }
 
     fn close(&mut self) -> Option<Action> {
-        let is_over =
-            self.phase == Phase::Ending && self.tasks.is_empty() && self.workers.is_empty();
+        let is_over = self.phase == Phase::Ending && self.tasks.is_empty() && self.workers.is_empty();
         is_over.then(|| {
             self.phase = Phase::Closed;
             Action::Close
@@ -386,42 +343,22 @@ impl Scheduler {
 
     pub(super) fn spawn(&mut self, id: ProgramId) {
         let worker = WorkerId(self.worker_next);
-        self.worker_next = self
-            .worker_next
-            .checked_add(1)
-            .expect("four billion workers are enough");
+        self.worker_next = self.worker_next.checked_add(1).expect("four billion workers are enough");
         let now = self.now;
         let program = self.program(id);
         program.starting += 1;
         let round = program.health.round();
         let state = State::Starting { since: now };
-        self.workers.insert(
-            worker,
-            Worker {
-                program: id,
-                round,
-                proven: false,
-                state,
-            },
-        );
+        self.workers.insert(worker, Worker { program: id, round, proven: false, state });
         self.starting.join(worker, now);
         self.counted.spawns += 1;
-        self.actions.push_back(Action::Spawn {
-            worker,
-            program: id,
-        });
+        self.actions.push_back(Action::Spawn { worker, program: id });
     }
 
     /// Asks an idle worker to leave.
     pub(super) fn retire(&mut self, id: WorkerId) {
-        let worker = self
-            .workers
-            .get(&id)
-            .expect("only a known worker is retired");
-        assert!(
-            matches!(worker.state, State::Idle),
-            "only an idle worker is retired"
-        );
+        let worker = self.workers.get(&id).expect("only a known worker is retired");
+        assert!(matches!(worker.state, State::Idle), "only an idle worker is retired");
         let program = &mut self.programs[worker.program.0 as usize];
         program.idle.leave(id);
         program.ready.leave(id);
@@ -430,10 +367,7 @@ impl Scheduler {
 
     /// Lets a busy worker finish what it holds and then leave.
     pub(super) fn drain(&mut self, id: WorkerId) {
-        let worker = self
-            .workers
-            .get_mut(&id)
-            .expect("only a known worker is drained");
+        let worker = self.workers.get_mut(&id).expect("only a known worker is drained");
         let State::Busy(window) = std::mem::replace(&mut worker.state, State::Retiring) else {
             unreachable!("only a busy worker is drained");
         };
@@ -442,15 +376,12 @@ impl Scheduler {
         program.ready.leave(id);
         program.running.leave(id);
         program.roomy.leave(id);
-        self.draining += 1;
+        program.draining += 1;
     }
 
     /// From idle or draining, whose lines it has left, to retiring.
     fn enter_retirement(&mut self, id: WorkerId) {
-        self.workers
-            .get_mut(&id)
-            .expect("only a known worker retires")
-            .state = State::Retiring;
+        self.workers.get_mut(&id).expect("only a known worker retires").state = State::Retiring;
         self.retiring.join(id, self.now);
         self.actions.push_back(Action::Retire { worker: id });
     }
@@ -473,7 +404,7 @@ impl Scheduler {
                 program.running.leave(id);
                 program.roomy.leave(id);
             }
-            State::Draining(_) => self.draining -= 1,
+            State::Draining(_) => program.draining -= 1,
             State::Retiring => {
                 self.retiring.leave(id);
             }

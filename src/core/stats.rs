@@ -32,22 +32,14 @@ pub(crate) struct Stats {
 impl Scheduler {
     /// The numbers of this moment.
     pub(crate) fn stats(&self) -> Stats {
-        let waiting: usize = self
-            .programs
-            .iter()
-            .map(|program| program.queue.len())
-            .sum();
+        let waiting: usize = self.programs.iter().map(|program| program.queue.len()).sum();
         Stats {
             tasks_waiting: waiting as u64,
             tasks_held: (self.tasks.len() - waiting) as u64,
             workers_starting: self.starting.len(),
             workers_idle: self.programs.iter().map(|program| program.idle.len()).sum(),
-            workers_busy: self
-                .programs
-                .iter()
-                .map(|program| program.running.len())
-                .sum(),
-            workers_draining: self.draining,
+            workers_busy: self.programs.iter().map(|program| program.running.len()).sum(),
+            workers_draining: self.programs.iter().map(|program| program.draining).sum(),
             workers_retiring: self.retiring.len(),
             ..self.counted
         }

@@ -23,11 +23,7 @@ pub(super) struct Window {
 impl Window {
     /// The window of a worker that was idle until now.
     pub(super) fn starting_with(task: TaskId, cost: Cost, now: Time) -> Window {
-        let mut window = Window {
-            held: VecDeque::new(),
-            load: 0,
-            running_since: now,
-        };
+        let mut window = Window { held: VecDeque::new(), load: 0, running_since: now };
         window.push(task, cost);
         window
     }
@@ -83,35 +79,21 @@ impl Window {
 
     /// A task of unknown cost is alone in its window, so looking at the first is enough.
     fn holds_unknown(&self) -> bool {
-        self.held
-            .front()
-            .is_some_and(|&(_, cost)| cost == Cost::Unknown)
+        self.held.front().is_some_and(|&(_, cost)| cost == Cost::Unknown)
     }
 
     #[cfg(test)]
     pub(super) fn assert_consistent(&self, config: &Config) {
-        assert!(
-            !self.is_empty(),
-            "an empty window belongs to an idle worker"
-        );
-        assert!(
-            self.len() <= config.window_max as usize,
-            "window_max exceeded"
-        );
+        assert!(!self.is_empty(), "an empty window belongs to an idle worker");
+        assert!(self.len() <= config.window_max as usize, "window_max exceeded");
         assert_eq!(
             self.load,
             self.held.iter().map(|&(_, cost)| known(cost)).sum::<u64>(),
             "load of a window"
         );
         if self.len() > 1 {
-            assert!(
-                self.load <= nanos(config.window_budget),
-                "window over its budget"
-            );
-            assert!(
-                self.held.iter().all(|&(_, cost)| cost != Cost::Unknown),
-                "an unknown task has company"
-            );
+            assert!(self.load <= nanos(config.window_budget), "window over its budget");
+            assert!(self.held.iter().all(|&(_, cost)| cost != Cost::Unknown), "an unknown task has company");
         }
     }
 }

@@ -14,7 +14,7 @@ use std::env;
 use world::World;
 
 /// Worlds of a plain `cargo test`, all ranges together.
-const WORLDS: u64 = 240_000;
+const WORLDS: u64 = 400_000;
 
 /// Ranges that run beside each other.
 const RANGES: u64 = 4;
@@ -35,11 +35,7 @@ impl Drop for Replay {
 
 fn number(variable: &str) -> Option<u64> {
     let value = env::var(variable).ok()?;
-    Some(
-        value
-            .parse()
-            .unwrap_or_else(|_| panic!("{variable}={value} is not a number")),
-    )
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is not a number")))
 }
 
 fn run(seed: u64, is_traced: bool) {

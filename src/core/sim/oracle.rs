@@ -10,8 +10,9 @@ use super::super::{Action, Resolution, Stats, Time};
 use super::shadow::{Shadow, TaskPlace, Worker, WorkerPlace};
 use crate::ids::{ProgramId, TaskId, WorkerId};
 
-/// Deadlines in a row at which nothing was done.
-const FRUITLESS_MAX: u32 = 3;
+/// Deadlines in a row at which nothing may be done: each of three programs may come to the ends of a
+/// pause, a tenure and a patience only to find that there is no room for it.
+const FRUITLESS_MAX: u32 = 9;
 
 /// A law does not hold.
 pub(super) fn violated(law: &str, what: impl Display) -> ! {
@@ -26,11 +27,7 @@ fn law(name: &str, holds: bool, what: Arguments<'_>) {
 
 /// Every law about an action, at the moment before it is performed.
 pub(super) fn before_action(shadow: &Shadow, action: &Action) {
-    law(
-        "close_is_last",
-        !shadow.is_closed,
-        format_args!("{action:?} after the end"),
-    );
+    law("close_is_last", !shadow.is_closed, format_args!("{action:?} after the end"));
     match *action {
         Action::Spawn { worker, program } => {
             spawns_are_numbered(shadow, worker);
@@ -41,11 +38,7 @@ pub(super) fn before_action(shadow: &Shadow, action: &Action) {
                 spawns_are_for_demand(shadow, program);
             }
         }
-        Action::Send {
-            worker,
-            task,
-            attempt,
-        } => {
+        Action::Send { worker, task, attempt } => {
             only_living_workers_are_named(shadow, worker);
             a_task_is_held_once(shadow, task);
             attempts_are_counted(shadow, task, attempt);
@@ -93,11 +86,7 @@ pub(super) fn when_settled(shadow: &Shadow, stats: &Stats, deadline: Option<Time
 }
 
 fn spawns_are_numbered(shadow: &Shadow, worker: WorkerId) {
-    law(
-        "spawns_are_numbered",
-        worker.0 as usize == shadow.workers.len(),
-        format_args!("{worker} again"),
-    );
+    law("spawns_are_numbered", worker.0 as usize == shadow.workers.len(), format_args!("{worker} again"));
 }
 
 fn workers_stay_within_max(shadow: &Shadow) {
@@ -111,20 +100,12 @@ fn workers_stay_within_max(shadow: &Shadow) {
 
 fn no_spawn_storm(shadow: &Shadow) {
     let is_storm = shadow.spawns_now > 2 * shadow.config.workers_max;
-    law(
-        "no_spawn_storm",
-        !is_storm,
-        format_args!("{} spawns at {:?}", shadow.spawns_now, shadow.now),
-    );
+    law("no_spawn_storm", !is_storm, format_args!("{} spawns at {:?}", shadow.spawns_now, shadow.now));
 }
 
 fn back_off_is_observed(shadow: &Shadow, program: ProgramId) {
     let may_start = shadow.may_start(program.0 as usize);
-    law(
-        "back_off_is_observed",
-        may_start,
-        format_args!("{program} starts again at {:?}", shadow.now),
-    );
+    law("back_off_is_observed", may_start, format_args!("{program} starts again at {:?}", shadow.now));
 }
 
 /// For the first worker, for work that would take longer than a spawn, or for the minimum.
@@ -146,41 +127,25 @@ fn spawns_are_for_demand(shadow: &Shadow, program: ProgramId) {
 
 fn only_living_workers_are_named(shadow: &Shadow, worker: WorkerId) {
     let is_living = shadow.workers[worker.0 as usize].place != WorkerPlace::Closed;
-    law(
-        "only_living_workers_are_named",
-        is_living,
-        format_args!("{worker} is closed"),
-    );
+    law("only_living_workers_are_named", is_living, format_args!("{worker} is closed"));
 }
 
 fn a_task_is_held_once(shadow: &Shadow, task: TaskId) {
     let place = shadow.tasks[task.0 as usize].place;
-    law(
-        "a_task_is_held_once",
-        place == TaskPlace::Waiting,
-        format_args!("{task} is sent while {place:?}"),
-    );
+    law("a_task_is_held_once", place == TaskPlace::Waiting, format_args!("{task} is sent while {place:?}"));
 }
 
 fn attempts_are_counted(shadow: &Shadow, task: TaskId, attempt: u32) {
     let losses = shadow.tasks[task.0 as usize].losses;
     let holds = attempt == losses + 1 && attempt <= shadow.config.attempts_max;
-    law(
-        "attempts_are_counted",
-        holds,
-        format_args!("attempt {attempt} of {task} after {losses} losses"),
-    );
+    law("attempts_are_counted", holds, format_args!("attempt {attempt} of {task} after {losses} losses"));
 }
 
 /// A window holds more than one task only if all are known to be short, together within the budget.
 fn long_tasks_are_alone(shadow: &Shadow, id: WorkerId, task: TaskId) {
     let config = &shadow.config;
     let worker = &shadow.workers[id.0 as usize];
-    law(
-        "long_tasks_are_alone",
-        worker.takes_tasks(),
-        format_args!("{id} takes no tasks"),
-    );
+    law("long_tasks_are_alone", worker.takes_tasks(), format_args!("{id} takes no tasks"));
     if worker.held.is_empty() || shadow.is_sloppy {
         return;
     }
@@ -194,10 +159,7 @@ fn long_tasks_are_alone(shadow: &Shadow, id: WorkerId, task: TaskId) {
     law(
         "long_tasks_are_alone",
         holds,
-        format_args!(
-            "{load:?} ns, {} tasks in the window of {id}",
-            worker.held.len() + 1
-        ),
+        format_args!("{load:?} ns, {} tasks in the window of {id}", worker.held.len() + 1),
     );
 }
 
@@ -205,11 +167,7 @@ fn first_come_first_served(shadow: &Shadow, task: TaskId) {
     let state = &shadow.tasks[task.0 as usize];
     let first = shadow.programs[state.program].queue.front();
     let holds = first == Some(&(task.0 as usize)) && !state.is_cancelled;
-    law(
-        "first_come_first_served",
-        holds,
-        format_args!("{task} before {first:?}"),
-    );
+    law("first_come_first_served", holds, format_args!("{task} before {first:?}"));
 }
 
 /// Idle before busy, and among the idle the most recently used.
@@ -220,11 +178,7 @@ fn idle_workers_come_first(shadow: &Shadow, id: WorkerId) {
             && other.is_idle()
             && (!taker.is_idle() || other.turn_since > taker.turn_since)
     };
-    law(
-        "idle_workers_come_first",
-        !shadow.living().any(is_better),
-        format_args!("not {id}"),
-    );
+    law("idle_workers_come_first", !shadow.living().any(is_better), format_args!("not {id}"));
 }
 
 fn recants_once_what_was_cancelled(shadow: &Shadow, worker: WorkerId, task: TaskId) {
@@ -233,11 +187,7 @@ fn recants_once_what_was_cancelled(shadow: &Shadow, worker: WorkerId, task: Task
     // A sloppy driver may have seen the answer while the action was on its way.
     let is_held = is_held || shadow.is_sloppy && state.place == TaskPlace::Answered;
     let holds = is_held && state.is_cancelled && !state.is_recanted;
-    law(
-        "recants_once_what_was_cancelled",
-        holds,
-        format_args!("{task} in {worker}: {state:?}"),
-    );
+    law("recants_once_what_was_cancelled", holds, format_args!("{task} in {worker}: {state:?}"));
 }
 
 fn only_the_idle_retire(shadow: &Shadow, id: WorkerId) {
@@ -257,13 +207,8 @@ fn nobody_retires_for_nothing(shadow: &Shadow, id: WorkerId) {
     let is_others_turn = shadow.room() == 0
         && (0..shadow.programs.len())
             .any(|other| other != worker.program && !shadow.programs[other].queue.is_empty());
-    let holds =
-        shadow.is_ending || worker.is_draining || has_timed_out && !is_needed || is_others_turn;
-    law(
-        "nobody_retires_for_nothing",
-        holds,
-        format_args!("{id} is retired at {:?}", shadow.now),
-    );
+    let holds = shadow.is_ending || worker.is_draining || has_timed_out && !is_needed || is_others_turn;
+    law("nobody_retires_for_nothing", holds, format_args!("{id} is retired at {:?}", shadow.now));
 }
 
 fn least_recently_used_leave_first(shadow: &Shadow, id: WorkerId) {
@@ -272,32 +217,19 @@ fn least_recently_used_leave_first(shadow: &Shadow, id: WorkerId) {
         other.program == leaver.program && other.is_idle() && other.turn_since < leaver.turn_since
     };
     let holds = leaver.is_draining || !shadow.living().any(is_older);
-    law(
-        "least_recently_used_leave_first",
-        holds,
-        format_args!("not {id}"),
-    );
+    law("least_recently_used_leave_first", holds, format_args!("not {id}"));
 }
 
 fn only_the_lost_are_abandoned(shadow: &Shadow, id: WorkerId) {
     let worker = &shadow.workers[id.0 as usize];
-    let is_race =
-        shadow.is_sloppy && (worker.place != WorkerPlace::Closed || worker.is_fresh_corpse);
-    law(
-        "only_the_lost_are_abandoned",
-        worker.is_lost || is_race,
-        format_args!("{id} is {:?}", worker.place),
-    );
+    let is_race = shadow.is_sloppy && (worker.place != WorkerPlace::Closed || worker.is_fresh_corpse);
+    law("only_the_lost_are_abandoned", worker.is_lost || is_race, format_args!("{id} is {:?}", worker.place));
 }
 
 fn tasks_resolve_once(shadow: &Shadow, task: TaskId) {
     let place = shadow.tasks[task.0 as usize].place;
     let is_live = !matches!(place, TaskPlace::Unknown | TaskPlace::Resolved);
-    law(
-        "tasks_resolve_once",
-        is_live,
-        format_args!("{task} is {place:?}"),
-    );
+    law("tasks_resolve_once", is_live, format_args!("{task} is {place:?}"));
 }
 
 fn resolutions_are_true(shadow: &Shadow, id: TaskId, resolution: Resolution) {
@@ -309,16 +241,10 @@ fn resolutions_are_true(shadow: &Shadow, id: TaskId, resolution: Resolution) {
         Resolution::Lost { attempts } => {
             is_waiting && attempts == task.losses && attempts == shadow.config.attempts_max
         }
-        Resolution::SpawnFailed => {
-            is_waiting && (shadow.is_sloppy || is_hopeless(shadow, task.program))
-        }
+        Resolution::SpawnFailed => is_waiting && (shadow.is_sloppy || is_hopeless(shadow, task.program)),
         Resolution::ShutDown => task.place == TaskPlace::Refused,
     };
-    law(
-        "resolutions_are_true",
-        holds,
-        format_args!("{id} {resolution:?}: {task:?}"),
-    );
+    law("resolutions_are_true", holds, format_args!("{id} {resolution:?}: {task:?}"));
 }
 
 fn is_hopeless(shadow: &Shadow, program: usize) -> bool {
@@ -328,14 +254,9 @@ fn is_hopeless(shadow: &Shadow, program: usize) -> bool {
 
 fn close_is_when_all_is_over(shadow: &Shadow) {
     let is_over = |place: TaskPlace| matches!(place, TaskPlace::Unknown | TaskPlace::Resolved);
-    let holds = shadow.is_ending
-        && shadow.living.is_empty()
-        && shadow.tasks.iter().all(|task| is_over(task.place));
-    law(
-        "close_is_when_all_is_over",
-        holds,
-        format_args!("{} workers left", shadow.living.len()),
-    );
+    let holds =
+        shadow.is_ending && shadow.living.is_empty() && shadow.tasks.iter().all(|task| is_over(task.place));
+    law("close_is_when_all_is_over", holds, format_args!("{} workers left", shadow.living.len()));
 }
 
 /// Answers, refusals, cancels and last losses have had their consequence.
@@ -347,33 +268,21 @@ fn news_are_passed_on(shadow: &Shadow) {
             TaskPlace::Waiting => !task.is_cancelled && task.losses < shadow.config.attempts_max,
             TaskPlace::Held(_) => task.is_cancelled == task.is_recanted,
         };
-        law(
-            "news_are_passed_on",
-            holds,
-            format_args!("task {index}: {task:?}"),
-        );
+        law("news_are_passed_on", holds, format_args!("task {index}: {task:?}"));
     }
 }
 
 fn the_lost_are_abandoned(shadow: &Shadow) {
     for &index in &shadow.living {
         let worker = &shadow.workers[index];
-        law(
-            "the_lost_are_abandoned",
-            !worker.is_lost,
-            format_args!("worker {index} is {:?}", worker.place),
-        );
+        law("the_lost_are_abandoned", !worker.is_lost, format_args!("worker {index} is {:?}", worker.place));
     }
 }
 
 fn no_idle_beside_waiting(shadow: &Shadow) {
     for worker in shadow.living() {
         let holds = !worker.is_idle() || shadow.programs[worker.program].queue.is_empty();
-        law(
-            "no_idle_beside_waiting",
-            holds,
-            format_args!("an idle worker of program {}", worker.program),
-        );
+        law("no_idle_beside_waiting", holds, format_args!("an idle worker of program {}", worker.program));
     }
 }
 
@@ -381,40 +290,23 @@ fn nobody_starves(shadow: &Shadow) {
     for (index, program) in shadow.programs.iter().enumerate() {
         let starving = program.starving_since.map(|since| shadow.now.since(since));
         let holds = starving.is_none_or(|starving| starving <= shadow.starving_max);
-        law(
-            "nobody_starves",
-            holds,
-            format_args!("program {index} has no worker for {starving:?}"),
-        );
+        law("nobody_starves", holds, format_args!("program {index} has no worker for {starving:?}"));
     }
 }
 
 fn deadlines_lie_ahead(shadow: &Shadow, deadline: Option<Time>) {
     let holds = deadline.is_none_or(|deadline| deadline > shadow.now);
-    law(
-        "deadlines_lie_ahead",
-        holds,
-        format_args!("{deadline:?} at {:?}", shadow.now),
-    );
+    law("deadlines_lie_ahead", holds, format_args!("{deadline:?} at {:?}", shadow.now));
 }
 
 /// A deadline at which there is nothing to do is a waste, and many in a row are a busy loop.
 pub(super) fn time_is_not_wasted(fruitless: u32) {
-    law(
-        "time_is_not_wasted",
-        fruitless <= FRUITLESS_MAX,
-        format_args!("{fruitless} deadlines for nothing"),
-    );
+    law("time_is_not_wasted", fruitless <= FRUITLESS_MAX, format_args!("{fruitless} deadlines for nothing"));
 }
 
 fn stats_tell_the_truth(shadow: &Shadow, stats: &Stats) {
-    let count =
-        |is: &dyn Fn(&Worker) -> bool| shadow.living().filter(|worker| is(worker)).count() as u32;
-    let waiting: usize = shadow
-        .programs
-        .iter()
-        .map(|program| program.queue.len())
-        .sum();
+    let count = |is: &dyn Fn(&Worker) -> bool| shadow.living().filter(|worker| is(worker)).count() as u32;
+    let waiting: usize = shadow.programs.iter().map(|program| program.queue.len()).sum();
     let held: usize = shadow.living().map(|worker| worker.held.len()).sum();
     let seen = Stats {
         tasks_waiting: waiting as u64,
@@ -427,21 +319,13 @@ fn stats_tell_the_truth(shadow: &Shadow, stats: &Stats) {
         spawns: shadow.workers.len() as u64,
         ..*stats
     };
-    law(
-        "stats_tell_the_truth",
-        seen == *stats,
-        format_args!("{stats:?} but {seen:?}"),
-    );
+    law("stats_tell_the_truth", seen == *stats, format_args!("{stats:?} but {seen:?}"));
 }
 
 fn first_worker_comes_at_once(shadow: &Shadow) {
     for index in 0..shadow.programs.len() {
         let is_missing = shadow.is_starving(index) && shadow.may_start(index) && shadow.room() > 0;
-        law(
-            "first_worker_comes_at_once",
-            !is_missing,
-            format_args!("program {index} could have one"),
-        );
+        law("first_worker_comes_at_once", !is_missing, format_args!("program {index} could have one"));
     }
 }
 
@@ -449,11 +333,10 @@ fn growth_comes_in_time(shadow: &Shadow) {
     for (index, program) in shadow.programs.iter().enumerate() {
         let waiting = program.queue.len();
         let (ready, starting) = (shadow.ready(index), shadow.starting(index));
-        let is_possible =
-            shadow.room() > 0 && shadow.may_start(index) && waiting > starting as usize;
+        let is_possible = shadow.room() > 0 && shadow.may_start(index) && waiting > starting as usize;
         let (task, spawn) = shadow.lengths(index);
-        let is_due = waiting as f64 * task
-            > spawn * f64::from(ready + starting) * 1.01 + 2.0 * waiting as f64;
+        let is_due =
+            waiting as f64 * task > spawn * f64::from(ready + starting) * 1.01 + 2.0 * waiting as f64;
         let what = format_args!(
             "{waiting} tasks of {task} ns wait for {ready}+{starting} workers of program {index}"
         );
@@ -462,8 +345,7 @@ fn growth_comes_in_time(shadow: &Shadow) {
 }
 
 fn the_minimum_is_kept(shadow: &Shadow) {
-    let is_served =
-        |index: usize| shadow.programs[index].queue.is_empty() || shadow.ready(index) > 0;
+    let is_served = |index: usize| shadow.programs[index].queue.is_empty() || shadow.ready(index) > 0;
     let is_possible = !shadow.is_ending
         && shadow.room() > 0
         && shadow.may_start(0)
@@ -471,62 +353,39 @@ fn the_minimum_is_kept(shadow: &Shadow) {
         && (0..shadow.programs.len()).all(is_served);
     let workers = shadow.ready(0) + shadow.starting(0);
     let holds = !is_possible || workers >= shadow.config.workers_min;
-    law(
-        "the_minimum_is_kept",
-        holds,
-        format_args!("only {workers} workers"),
-    );
+    law("the_minimum_is_kept", holds, format_args!("only {workers} workers"));
 }
 
 fn the_idle_leave_in_time(shadow: &Shadow) {
     for worker in shadow.living().filter(|worker| worker.is_idle()) {
         let is_needed = worker.program == 0 && shadow.ready(0) <= shadow.config.workers_min;
         let has_timed_out = worker.turn_since + shadow.config.idle_timeout <= shadow.now;
-        let holds = if shadow.is_ending {
-            false
-        } else {
-            is_needed || !has_timed_out
-        };
-        law(
-            "the_idle_leave_in_time",
-            holds,
-            format_args!("one is idle since {:?}", worker.turn_since),
-        );
+        let holds = if shadow.is_ending { false } else { is_needed || !has_timed_out };
+        law("the_idle_leave_in_time", holds, format_args!("one is idle since {:?}", worker.turn_since));
     }
 }
 
 fn hopeless_tasks_are_failed(shadow: &Shadow) {
     for (index, program) in shadow.programs.iter().enumerate() {
-        let holds =
-            !program.has_just_failed || !is_hopeless(shadow, index) || program.queue.is_empty();
-        law(
-            "hopeless_tasks_are_failed",
-            holds,
-            format_args!("{} starts have failed", program.failures),
-        );
+        let holds = !program.has_just_failed || !is_hopeless(shadow, index) || program.queue.is_empty();
+        law("hopeless_tasks_are_failed", holds, format_args!("{} starts have failed", program.failures));
     }
 }
 
 /// While a program has no worker and there is no room, as many others leave as can be asked to.
 fn others_give_way(shadow: &Shadow) {
+    let has_given_way = |index| shadow.living().any(|worker| worker.program == index && worker.is_draining);
     let starving = (0..shadow.programs.len())
-        .filter(|&index| shadow.is_starving(index) && shadow.may_start(index));
+        .filter(|&index| shadow.is_starving(index) && shadow.may_start(index) && !has_given_way(index));
     let is_leaving = |worker: &&Worker| worker.place == WorkerPlace::Retiring || worker.is_draining;
     let leaving = shadow.living().filter(is_leaving).count();
     if shadow.room() > 0 || starving.count() <= leaving {
         return;
     }
-    let mut ready = shadow
-        .living()
-        .filter(|worker| worker.takes_tasks())
-        .peekable();
+    let mut ready = shadow.living().filter(|worker| worker.takes_tasks()).peekable();
     let is_some = ready.peek().is_some();
     let all_served = ready.all(|worker| worker.since + shadow.config.tenure <= shadow.now);
-    law(
-        "others_give_way",
-        !(is_some && all_served),
-        format_args!("only {leaving} workers leave"),
-    );
+    law("others_give_way", !(is_some && all_served), format_args!("only {leaving} workers leave"));
 }
 
 /// A busy worker gives way after its tenure, and only to a program that has none.
@@ -537,9 +396,5 @@ pub(super) fn gives_way_for_a_reason(shadow: &Shadow, index: usize) {
     let has_served = shadow.workers[index].since + shadow.config.tenure <= shadow.now;
     let is_somebody_starving = (0..shadow.programs.len()).any(|index| shadow.is_starving(index));
     let holds = has_served && is_somebody_starving && shadow.room() == 0;
-    law(
-        "gives_way_for_a_reason",
-        holds,
-        format_args!("worker {index} drains at {:?}", shadow.now),
-    );
+    law("gives_way_for_a_reason", holds, format_args!("worker {index} drains at {:?}", shadow.now));
 }

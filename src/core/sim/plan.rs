@@ -80,7 +80,7 @@ fn config(rng: &mut Rng) -> Config {
     let nanos = |rng: &mut Rng, from: &[u64]| Duration::from_nanos(rng.pick(from));
     Config {
         workers_min: rng.pick(&[0, 0, 1, 2, 9]),
-        workers_max: rng.pick(&[1, 2, 3, 5]),
+        workers_max: rng.pick(&[1, 2, 3, 5, 8]),
         idle_timeout: nanos(rng, &[5 * MS, S, 10 * S]),
         spawn_timeout: nanos(rng, &[300 * MS, 2 * S, 30 * S]),
         retire_timeout: nanos(rng, &[50 * MS, 5 * S]),
@@ -99,12 +99,7 @@ fn config(rng: &mut Rng) -> Config {
 fn luck(rng: &mut Rng) -> Luck {
     let start = rng.pick(&[MS, 30 * MS, 200 * MS]);
     if rng.permille(350) {
-        return Luck {
-            start,
-            broken_program: u64::MAX,
-            late: 300,
-            ..Luck::default()
-        };
+        return Luck { start, broken_program: u64::MAX, late: 300, ..Luck::default() };
     }
     Luck {
         start,
@@ -124,30 +119,20 @@ fn submits(rng: &mut Rng, programs: u32, kinds: &[u64], luck: &Luck) -> Vec<Subm
     let mut submits = Vec::new();
     let mut at = 0;
     let cancels = rng.pick(&[0, 0, 100, 500]);
-    let poison = if luck.task_kills > 0 {
-        rng.pick(&[0, 50, 300])
-    } else {
-        0
-    };
+    let poison = if luck.task_kills > 0 { rng.pick(&[0, 50, 300]) } else { 0 };
     for _ in 0..=rng.below(4) {
         at += 1 + rng.below_one_of(&[1, MS, 500 * MS, 30 * S]);
         let program = rng.below(u64::from(programs)) as u32;
-        for _ in 0..=rng.below_one_of(&[1, 4, 10]) {
+        for _ in 0..=rng.below_one_of(&[1, 4, 10, 30]) {
             at += rng.below_one_of(&[1, 100 * US]);
             let kind = rng.below(kinds.len() as u64) as u32;
             submits.push(Submit {
                 at,
-                program: if rng.permille(150) {
-                    rng.below(u64::from(programs)) as u32
-                } else {
-                    program
-                },
+                program: if rng.permille(150) { rng.below(u64::from(programs)) as u32 } else { program },
                 kind,
                 length: length(rng, kinds[kind as usize]),
                 is_poison: rng.permille(poison),
-                cancel_at: rng
-                    .permille(cancels)
-                    .then(|| at + rng.below_one_of(&[1, MS, S])),
+                cancel_at: rng.permille(cancels).then(|| at + rng.below_one_of(&[1, MS, S])),
             });
         }
     }
@@ -157,9 +142,7 @@ fn submits(rng: &mut Rng, programs: u32, kinds: &[u64], luck: &Luck) -> Vec<Subm
 /// Mostly near what is usual for the kind, now and then far from it.
 fn length(rng: &mut Rng, usual: u64) -> u64 {
     let factor = if rng.permille(20) { 1000 } else { 1 };
-    (usual / 2 + rng.below(usual))
-        .saturating_mul(factor)
-        .min(TASK_MAX.as_nanos() as u64)
+    (usual / 2 + rng.below(usual)).saturating_mul(factor).min(TASK_MAX.as_nanos() as u64)
 }
 
 fn shutdowns(rng: &mut Rng) -> Vec<(u64, ShutdownMode)> {

@@ -104,10 +104,7 @@ pub(super) struct Shadow {
 impl Shadow {
     pub(super) fn new(plan: &Plan) -> Shadow {
         let config = plan.config;
-        let config = Config {
-            workers_min: config.workers_min.min(config.workers_max),
-            ..config
-        };
+        let config = Config { workers_min: config.workers_min.min(config.workers_max), ..config };
         let task = |program: u32, kind: u32| Task {
             place: TaskPlace::Unknown,
             program: program as usize,
@@ -124,24 +121,14 @@ impl Shadow {
             is_sloppy: plan.is_sloppy,
             is_ending: false,
             is_closed: false,
-            tasks: plan
-                .submits
-                .iter()
-                .map(|submit| task(submit.program, submit.kind))
-                .collect(),
+            tasks: plan.submits.iter().map(|submit| task(submit.program, submit.kind)).collect(),
             workers: Vec::new(),
             living: Vec::new(),
-            programs: vec![
-                Program {
-                    spawn_mean,
-                    ..Program::default()
-                };
-                plan.programs as usize
-            ],
+            programs: vec![Program { spawn_mean, ..Program::default() }; plan.programs as usize],
             kinds: vec![None; plan.kinds.len()],
             actions: 0,
             spawns_now: 0,
-            starving_max: config.spawn_backoff_max + turn * plan.programs + Duration::from_secs(1),
+            starving_max: config.spawn_backoff_max + turn * (plan.programs + 1) + Duration::from_secs(1),
             spawned_at: Time::ZERO,
             config,
         }
@@ -152,9 +139,7 @@ impl Shadow {
     }
 
     pub(super) fn ready(&self, program: usize) -> u32 {
-        self.living()
-            .filter(|worker| worker.program == program && worker.takes_tasks())
-            .count() as u32
+        self.living().filter(|worker| worker.program == program && worker.takes_tasks()).count() as u32
     }
 
     pub(super) fn starting(&self, program: usize) -> u32 {
@@ -164,9 +149,7 @@ impl Shadow {
     }
 
     pub(super) fn room(&self) -> u32 {
-        self.config
-            .workers_max
-            .saturating_sub(self.living.len() as u32)
+        self.config.workers_max.saturating_sub(self.living.len() as u32)
     }
 
     /// Whether back-off lets a program start one more worker now.
@@ -181,32 +164,18 @@ impl Shadow {
 
     /// Nanoseconds that a waiting task of a program must be expected to take, and then those of one spawn.
     pub(super) fn lengths(&self, index: usize) -> (f64, f64) {
-        let busy = |worker: &&Worker| {
-            worker.program == index && worker.takes_tasks() && !worker.held.is_empty()
-        };
-        let age = self
-            .living()
-            .filter(busy)
-            .map(|worker| self.now.since(worker.turn_since))
-            .max();
-        let age = age
-            .filter(|&age| age >= self.config.growth_patience)
-            .unwrap_or_default();
+        let busy =
+            |worker: &&Worker| worker.program == index && worker.takes_tasks() && !worker.held.is_empty();
+        let age = self.living().filter(busy).map(|worker| self.now.since(worker.turn_since)).max();
+        let age = age.filter(|&age| age >= self.config.growth_patience).unwrap_or_default();
         let program = &self.programs[index];
-        (
-            program.ran_mean.unwrap_or(0.0).max(age.as_nanos() as f64),
-            program.spawn_mean,
-        )
+        (program.ran_mean.unwrap_or(0.0).max(age.as_nanos() as f64), program.spawn_mean)
     }
 
     pub(super) fn on_event(&mut self, now: Time, event: &Event) {
         self.now = now;
         match *event {
-            Event::Submit {
-                task,
-                program: _,
-                kind: _,
-            } => self.on_submit(task.0 as usize),
+            Event::Submit { task, program: _, kind: _ } => self.on_submit(task.0 as usize),
             Event::Cancel { task } => self.tasks[task.0 as usize].is_cancelled = true,
             Event::Spawned { worker: _ } | Event::Tick => {}
             Event::SpawnFailed { worker } => self.on_end(worker, WorkerPlace::Starting),
@@ -248,10 +217,7 @@ impl Shadow {
         let worker = &mut self.workers[id as usize];
         let is_right = worker.place == WorkerPlace::Ready
             && !worker.is_lost
-            && worker
-                .held
-                .front()
-                .is_some_and(|&(held, _)| held as u64 == task);
+            && worker.held.front().is_some_and(|&(held, _)| held as u64 == task);
         if !is_right {
             self.lose(WorkerId(id));
             return;
@@ -315,16 +281,11 @@ impl Shadow {
         self.actions += 1;
         match *action {
             Action::Spawn { worker: _, program } => self.on_spawn(program),
-            Action::Send {
-                worker,
-                task,
-                attempt: _,
-            } => self.on_send(worker.0 as usize, task.0 as usize),
+            Action::Send { worker, task, attempt: _ } => self.on_send(worker.0 as usize, task.0 as usize),
             Action::Recant { worker: _, task } => self.tasks[task.0 as usize].is_recanted = true,
             Action::Retire { worker } => {
                 let worker = &mut self.workers[worker.0 as usize];
-                (worker.place, worker.since, worker.is_draining) =
-                    (WorkerPlace::Retiring, self.now, false);
+                (worker.place, worker.since, worker.is_draining) = (WorkerPlace::Retiring, self.now, false);
             }
             Action::Abandon { worker } => self.on_abandon(worker.0 as usize),
             Action::Resolve { task, resolution } => self.on_resolve(task.0 as usize, resolution),
@@ -355,9 +316,7 @@ impl Shadow {
     fn on_send(&mut self, worker: usize, index: usize) {
         let task = &mut self.tasks[index];
         task.place = TaskPlace::Held(worker);
-        self.programs[task.program]
-            .queue
-            .retain(|&waiting| waiting != index);
+        self.programs[task.program].queue.retain(|&waiting| waiting != index);
         let cost = self.kinds[task.kind];
         let worker = &mut self.workers[worker];
         if worker.held.is_empty() {
@@ -371,13 +330,7 @@ impl Shadow {
             return;
         }
         let held = std::mem::take(&mut self.workers[index].held);
-        let Worker {
-            program,
-            round,
-            place,
-            is_proven,
-            ..
-        } = self.workers[index];
+        let Worker { program, round, place, is_proven, .. } = self.workers[index];
         self.close(index);
         if let Some(&(suspect, _)) = held.front() {
             self.tasks[suspect].losses += 1;
@@ -400,9 +353,7 @@ impl Shadow {
     fn on_resolve(&mut self, index: usize, _: Resolution) {
         let task = &mut self.tasks[index];
         if task.place == TaskPlace::Waiting {
-            self.programs[task.program]
-                .queue
-                .retain(|&waiting| waiting != index);
+            self.programs[task.program].queue.retain(|&waiting| waiting != index);
         }
         task.place = TaskPlace::Resolved;
     }
@@ -415,9 +366,8 @@ impl Shadow {
             program.round += 1;
             program.strikes += 1;
             program.failures += u32::from(counts);
-            let pause = (1..program.strikes).fold(config.spawn_backoff, |pause, _| {
-                (pause * 2).min(config.spawn_backoff_max)
-            });
+            let pause = (1..program.strikes)
+                .fold(config.spawn_backoff, |pause, _| (pause * 2).min(config.spawn_backoff_max));
             program.not_before = self.now + pause.min(config.spawn_backoff_max);
         }
     }

@@ -114,10 +114,7 @@ impl World {
             }
             self.step();
         }
-        oracle::violated(
-            "the_world_ends",
-            format_args!("{STEPS_MAX} steps, and it still goes on"),
-        );
+        oracle::violated("the_world_ends", format_args!("{STEPS_MAX} steps, and it still goes on"));
     }
 
     fn step(&mut self) {
@@ -134,12 +131,12 @@ impl World {
                 self.happen(coming);
             }
             (None, None) if !self.is_ending => self.end(ShutdownMode::Drain),
-            (Some(_) | None, None) => oracle::violated(
-                "the_world_ends",
-                format_args!("nothing is coming, but it is not over"),
-            ),
+            (Some(_) | None, None) => {
+                oracle::violated("the_world_ends", format_args!("nothing is coming, but it is not over"))
+            }
         }
-        let is_more_at_once = self.coming.peek().is_some_and(|&Reverse((at, _, _))| at < self.now + SLOPPY_MAX);
+        let is_more_at_once =
+            self.coming.peek().is_some_and(|&Reverse((at, _, _))| at < self.now + SLOPPY_MAX);
         let waits = self.plan.is_sloppy && is_more_at_once && self.unpolled < 4 && self.rng.permille(500);
         if !waits {
             self.settle();
@@ -161,24 +158,12 @@ impl World {
         self.fruitless_ticks = 0;
         match coming {
             Coming::Submit(index) => self.submit(index),
-            Coming::Cancel(index) => self.handle(Event::Cancel {
-                task: TaskId(u64::from(index)),
-            }),
+            Coming::Cancel(index) => self.handle(Event::Cancel { task: TaskId(u64::from(index)) }),
             Coming::End(index) => self.end(self.plan.shutdowns[index as usize].1),
-            Coming::Spawned(worker) => self.tell(
-                worker,
-                Event::Spawned {
-                    worker: WorkerId(worker),
-                },
-            ),
+            Coming::Spawned(worker) => self.tell(worker, Event::Spawned { worker: WorkerId(worker) }),
             Coming::Ready(worker) => self.become_ready(worker),
             Coming::StartFails(worker) => {
-                self.tell(
-                    worker,
-                    Event::SpawnFailed {
-                        worker: WorkerId(worker),
-                    },
-                );
+                self.tell(worker, Event::SpawnFailed { worker: WorkerId(worker) });
                 self.processes[worker as usize].is_dead = true;
                 self.processes[worker as usize].is_closed = true;
             }
@@ -186,12 +171,7 @@ impl World {
             Coming::Finishes(worker) => self.finish(worker),
             Coming::Answers(worker, task) => self.answer(worker, task),
             Coming::Leaves(worker) => {
-                self.tell(
-                    worker,
-                    Event::Gone {
-                        worker: WorkerId(worker),
-                    },
-                );
+                self.tell(worker, Event::Gone { worker: WorkerId(worker) });
                 self.processes[worker as usize].is_dead = true;
                 self.processes[worker as usize].is_closed = true;
             }
@@ -201,11 +181,7 @@ impl World {
     fn submit(&mut self, index: u32) {
         let submit = self.plan.submits[index as usize];
         let task = TaskId(u64::from(index));
-        self.handle(Event::Submit {
-            task,
-            program: ProgramId(submit.program),
-            kind: KindId(submit.kind),
-        });
+        self.handle(Event::Submit { task, program: ProgramId(submit.program), kind: KindId(submit.kind) });
     }
 
     fn end(&mut self, mode: ShutdownMode) {
@@ -214,12 +190,7 @@ impl World {
     }
 
     fn become_ready(&mut self, worker: u32) {
-        self.tell(
-            worker,
-            Event::Ready {
-                worker: WorkerId(worker),
-            },
-        );
+        self.tell(worker, Event::Ready { worker: WorkerId(worker) });
         if self.rng.permille(self.plan.luck.idle_dies) {
             let delay = self.about(self.plan.luck.start);
             self.expect(self.now + delay, Coming::Dies(worker));
@@ -227,17 +198,10 @@ impl World {
     }
 
     fn die(&mut self, worker: u32) {
-        self.tell(
-            worker,
-            Event::Lost {
-                worker: WorkerId(worker),
-            },
-        );
+        self.tell(worker, Event::Lost { worker: WorkerId(worker) });
         self.processes[worker as usize].is_dead = true;
         if self.rng.permille(self.plan.luck.late / 4) {
-            self.handle(Event::Lost {
-                worker: WorkerId(worker),
-            });
+            self.handle(Event::Lost { worker: WorkerId(worker) });
         }
     }
 
@@ -250,9 +214,7 @@ impl World {
         let Some(&task) = process.held.front() else {
             return;
         };
-        if self.plan.submits[task as usize].is_poison
-            || self.rng.permille(self.plan.luck.task_kills)
-        {
+        if self.plan.submits[task as usize].is_poison || self.rng.permille(self.plan.luck.task_kills) {
             self.die(worker);
             return;
         }
@@ -277,11 +239,7 @@ impl World {
         let held = &self.processes[worker as usize].held;
         let last = held.back().copied();
         let any = self.rng.below(self.plan.submits.len() as u64 + 1) as u32;
-        let task = if self.rng.permille(500) {
-            last.unwrap_or(any)
-        } else {
-            any
-        };
+        let task = if self.rng.permille(500) { last.unwrap_or(any) } else { any };
         self.answer(worker, task);
         // If that was right by chance, it goes on as if it had been right.
         let process = &mut self.processes[worker as usize];
@@ -292,11 +250,7 @@ impl World {
     }
 
     fn answer(&mut self, worker: u32, task: u32) {
-        let usual = self
-            .plan
-            .submits
-            .get(task as usize)
-            .map_or(1, |submit| submit.length);
+        let usual = self.plan.submits.get(task as usize).map_or(1, |submit| submit.length);
         let event = Event::Answered {
             worker: WorkerId(worker),
             task: TaskId(u64::from(task)),
@@ -354,22 +308,14 @@ impl World {
             self.shadow.note_draining(index, is_draining);
         }
         self.shadow.on_settled();
-        oracle::when_settled(
-            &self.shadow,
-            &self.scheduler.stats(),
-            self.scheduler.next_deadline(),
-        );
+        oracle::when_settled(&self.shadow, &self.scheduler.stats(), self.scheduler.next_deadline());
         self.shadow.on_checked();
     }
 
     fn perform(&mut self, action: Action) {
         match action {
             Action::Spawn { worker, program } => self.start(worker.0, program),
-            Action::Send {
-                worker,
-                task,
-                attempt: _,
-            } => {
+            Action::Send { worker, task, attempt: _ } => {
                 let process = &mut self.processes[worker.0 as usize];
                 process.held.push_back(task.0 as u32);
                 if process.held.len() == 1 {
@@ -384,11 +330,7 @@ impl World {
     }
 
     fn start(&mut self, worker: u32, program: ProgramId) {
-        assert_eq!(
-            self.processes.len(),
-            worker as usize,
-            "workers are numbered in order"
-        );
+        assert_eq!(self.processes.len(), worker as usize, "workers are numbered in order");
         self.processes.push(Process::default());
         let takes = self.about(self.plan.luck.start);
         let at = self.now + takes;
