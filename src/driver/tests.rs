@@ -1,1 +1,292 @@
+//! The driver against a transport whose workers do what a test says: among it what no worker should.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::engine::{self, Request};
+use super::*;
+use crate::ids::WorkerId;
+use crate::pool::Pool;
+use crate::task::Registry;
+use crate::wire::codec::CODEC_ID;
+use crate::wire::message::{Hello, ToWorker};
+
+crate::tasks! {
+    in "driver tests";
+
+    fn double(x: i64) -> i64 { Ok(2 * x) }
+}
+
+/// What a scripted worker does with a message.
+type Habit = fn(&ToWorker) -> Vec<Reaction>;
+
+enum Reaction {
+    Say(FromWorker),
+    /// Bytes that are no frame.
+    Babble,
+    Die,
+}
+
+/// A transport whose workers all have one habit.
+struct Scripted {
+    habit: Habit,
+    reports: VecDeque<Report>,
+    notes: Rc<RefCell<Notes>>,
+}
+
+#[derive(Default)]
+struct Notes {
+    spawned: u32,
+    abandoned: Vec<WorkerId>,
+    disconnected: Vec<WorkerId>,
+}
+
+impl Transport for Scripted {
+    fn spawn(&mut self, worker: WorkerId, _program: &Program) {
+        self.notes.borrow_mut().spawned += 1;
+        let known = Registry::empty().with::<double>().known();
+        let hello = Hello { codec: CODEC_ID.to_owned(), host: "scripted".to_owned(), pid: 1, known };
+        self.reports.push_back(Report::Spawned { worker });
+        self.reports.push_back(Report::Frame { worker, bytes: FromWorker::Hello(hello).encode().into() });
+    }
+
+    fn send(&mut self, worker: WorkerId, frame: Vec<u8>) {
+        let message = ToWorker::decode(frame.into()).expect("the driver encodes well");
+        for reaction in (self.habit)(&message) {
+            self.reports.push_back(match reaction {
+                Reaction::Say(message) => Report::Frame { worker, bytes: message.encode().into() },
+                Reaction::Babble => Report::Frame { worker, bytes: Bytes::from_static(b"what?") },
+                Reaction::Die => Report::Lost { worker, reason: "killed by SIGKILL".to_owned() },
+            });
+        }
+    }
+
+    fn disconnect(&mut self, worker: WorkerId) {
+        self.notes.borrow_mut().disconnected.push(worker);
+    }
+
+    fn abandon(&mut self, worker: WorkerId) {
+        self.notes.borrow_mut().abandoned.push(worker);
+    }
+
+    fn poll(&mut self, reports: &mut Vec<Report>) -> bool {
+        let any = !self.reports.is_empty();
+        reports.extend(self.reports.drain(..));
+        any
+    }
+
+    fn is_pending(&self) -> bool {
+        !self.reports.is_empty()
+    }
+
+    fn rings(&self) -> bool {
+        true
+    }
+}
+
+/// A well-behaved worker.
+fn good(message: &ToWorker) -> Vec<Reaction> {
+    match message {
+        ToWorker::Welcome(_) => vec![Reaction::Say(FromWorker::Ready)],
+        ToWorker::Tasks(tasks) => {
+            vec![Reaction::Say(FromWorker::Answers(tasks.iter().map(doubled).collect()))]
+        }
+        ToWorker::Recant(_) => vec![],
+        ToWorker::Retire => vec![Reaction::Say(FromWorker::Bye)],
+    }
+}
+
+fn doubled(message: &crate::wire::message::TaskMessage) -> AnswerMessage {
+    let (x,): (i64,) = crate::wire::codec::decode_value(&message.arguments).expect("the arguments are whole");
+    let result = crate::wire::codec::encode_value(&(2 * x)).expect("it encodes");
+    AnswerMessage { task: message.task, ran: Duration::from_micros(1), outcome: Outcome::Done(result.into()) }
+}
+
+/// A good worker, but for what it does with tasks.
+fn good_but(message: &ToWorker, with_tasks: impl FnOnce() -> Vec<Reaction>) -> Vec<Reaction> {
+    match message {
+        ToWorker::Tasks(_) => with_tasks(),
+        ToWorker::Welcome(_) | ToWorker::Recant(_) | ToWorker::Retire => good(message),
+    }
+}
+
+/// A pool whose driver is turned by the test itself.
+struct Bench {
+    pool: Pool,
+    driver: Option<Driver<Scripted>>,
+    notes: Rc<RefCell<Notes>>,
+}
+
+impl Bench {
+    fn new(habit: Habit) -> Self {
+        let config = Config { workers_max: 1, spawn_backoff: Duration::from_millis(1), ..Config::default() };
+        let (commands, inbox) = unbounded();
+        let shared = Arc::new(Shared::new(commands, Arc::new(Doorbell::default()), 100));
+        let notes = Rc::<RefCell<Notes>>::default();
+        let transport = Scripted { habit, reports: VecDeque::new(), notes: Rc::clone(&notes) };
+        let driver = Driver::new(config, Program::this_executable(), transport, inbox, Arc::clone(&shared));
+        Self { pool: Pool::new(shared, 1), driver: Some(driver), notes }
+    }
+
+    fn turn_until(&mut self, mut holds: impl FnMut() -> bool) {
+        let by = Instant::now() + Duration::from_secs(20);
+        while !holds() {
+            assert!(Instant::now() < by, "it did not come about");
+            self.driver.as_mut().expect("the driver is there").turn();
+        }
+    }
+
+    fn run(&mut self, x: i64) -> Result<i64, TaskError> {
+        let handle = self.pool.submit(double(x)).expect("the pool is open");
+        self.turn_until(|| handle.is_finished());
+        handle.wait()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // Without its driver the pool would wait for it.
+        drop(self.driver.take());
+    }
+}
+
+#[test]
+fn a_good_worker_answers() {
+    assert_eq!(Bench::new(good).run(4).expect("it returns"), 8);
+}
+
+#[test]
+fn a_task_that_kills_its_worker_ends_as_lost_after_three_attempts() {
+    let mut bench = Bench::new(|message| good_but(message, || vec![Reaction::Die]));
+    let error = bench.run(1).expect_err("it has no result");
+    let TaskError::Lost { origin, attempts: 3, reason } = &error else { panic!("{error:?}") };
+    assert_eq!(reason, "killed by SIGKILL");
+    assert_eq!(&*origin.place.as_ref().expect("it was on a worker").host, "scripted");
+    assert_eq!(bench.notes.borrow().spawned, 3);
+    assert_eq!(bench.notes.borrow().abandoned.len(), 3);
+    assert!(bench.notes.borrow().disconnected.is_empty(), "a lost worker is never disconnected");
+}
+
+#[test]
+fn bytes_that_are_no_message_make_the_worker_lost() {
+    let mut bench = Bench::new(|message| good_but(message, || vec![Reaction::Babble]));
+    let error = bench.run(1).expect_err("it has no result");
+    assert!(error.to_string().contains("too short"), "{error}");
+}
+
+#[test]
+fn an_answer_to_a_task_that_was_not_given_makes_the_worker_lost() {
+    let mut bench = Bench::new(|message| {
+        good_but(message, || {
+            let answer = AnswerMessage { task: TaskId(77), ran: Duration::ZERO, outcome: Outcome::Skipped };
+            vec![Reaction::Say(FromWorker::Answers(vec![answer]))]
+        })
+    });
+    assert!(matches!(bench.run(1), Err(TaskError::Lost { attempts: 3, .. })));
+}
+
+#[test]
+fn a_message_out_of_turn_makes_the_worker_lost() {
+    let mut bench = Bench::new(|message| good_but(message, || vec![Reaction::Say(FromWorker::Ready)]));
+    let error = bench.run(1).expect_err("it has no result");
+    assert!(error.to_string().contains("`Ready`"), "{error}");
+}
+
+#[test]
+fn a_worker_that_babbles_before_it_is_ready_is_a_failed_start() {
+    let mut bench = Bench::new(|_| vec![Reaction::Babble]);
+    let error = bench.run(1).expect_err("there is no worker");
+    assert!(matches!(error, TaskError::SpawnFailed { .. }), "{error:?}");
+    assert_eq!(bench.notes.borrow().spawned, 3);
+}
+
+#[test]
+fn a_refused_worker_leaves_in_order() {
+    let mut bench = Bench::new(|message| match message {
+        ToWorker::Welcome(_) => {
+            let failure = crate::wire::message::Failure::Returned { causes: vec!["no licence".to_owned()] };
+            vec![Reaction::Say(FromWorker::Unfit(failure))]
+        }
+        ToWorker::Tasks(_) | ToWorker::Recant(_) | ToWorker::Retire => good(message),
+    });
+    let error = bench.run(1).expect_err("there is no worker");
+    assert!(error.to_string().contains("no licence"), "{error}");
+    let notes = Rc::clone(&bench.notes);
+    bench.turn_until(|| notes.borrow().disconnected.len() == 3);
+    assert!(notes.borrow().abandoned.is_empty());
+}
+
+#[test]
+fn a_driver_that_is_dropped_settles_everything() {
+    let mut bench = Bench::new(|message| good_but(message, Vec::new));
+    let held = bench.pool.submit(double(1)).expect("the pool is open");
+    let stats = bench.pool.clone();
+    bench.turn_until(|| stats.stats().tasks_held == 1);
+    let unseen = bench.pool.submit(double(2)).expect("the pool is open");
+    drop(bench.driver.take());
+    assert!(matches!(held.wait(), Err(TaskError::PoolFailed { .. })));
+    assert!(matches!(unseen.wait(), Err(TaskError::PoolFailed { .. })));
+    assert!(bench.pool.submit(double(3)).is_err());
+}
+
+#[test]
+fn a_driver_that_panics_settles_everything_with_the_reason() {
+    let (bench, requests) = (Bench::new(|_| panic!("the transport has a bug")), no_requests());
+    let mut bench = bench;
+    let pool = bench.pool.clone();
+    let first = pool.submit(double(1)).expect("the pool is open");
+    let second = pool.submit(double(2)).expect("the pool is open");
+    let driver: Box<dyn Turnable> = Box::new(bench.driver.take().expect("it is there"));
+    let ending = engine::run(&Doorbell::default(), &requests.1, &(), vec![driver]);
+    assert_eq!(ending, Ending::Unclean);
+    for handle in [first, second] {
+        let error = handle.wait().expect_err("the pool failed");
+        assert!(error.to_string().contains("the transport has a bug"), "{error}");
+    }
+    let rejected = pool.submit(double(3)).expect_err("the pool is closed");
+    assert!(rejected.to_string().contains("the transport has a bug"), "{rejected}");
+    // Nobody waits for an end that has come.
+    pool.shutdown();
+}
+
+#[test]
+fn one_driver_that_panics_leaves_the_others_alone() {
+    let mut broken = Bench::new(|_| panic!("a bug"));
+    let mut well = Bench::new(good);
+    let failing = broken.pool.submit(double(1)).expect("the pool is open");
+    let fine = well.pool.submit(double(1)).expect("the pool is open");
+    let shutdown = well.pool.clone();
+    let drivers: Vec<Box<dyn Turnable>> = vec![
+        Box::new(broken.driver.take().expect("it is there")),
+        Box::new(well.driver.take().expect("it is there")),
+    ];
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            assert!(failing.wait().is_err());
+            assert_eq!(fine.wait().expect("it returns"), 2);
+            shutdown.shutdown();
+        });
+        engine::run(&Doorbell::default(), &no_requests().1, &(), drivers);
+    });
+}
+
+#[test]
+fn an_engine_that_is_told_to_finish_ends_its_pools() {
+    let mut bench = Bench::new(good);
+    let handle = bench.pool.submit(double(1)).expect("the pool is open");
+    let (requests, inbox) = unbounded();
+    requests.send(Request::Finish { grace: Duration::from_secs(20) }).expect("the engine listens");
+    let driver: Box<dyn Turnable> = Box::new(bench.driver.take().expect("it is there"));
+    assert_eq!(engine::run(&Doorbell::default(), &inbox, &(), vec![driver]), Ending::Clean);
+    assert!(handle.wait().is_err());
+}
+
+/// Nobody asks for anything: the engine ends with its last driver.
+fn no_requests() -> (Option<Sender<Request<()>>>, Receiver<Request<()>>) {
+    (None, unbounded().1)
+}

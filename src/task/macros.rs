@@ -40,7 +40,7 @@
 /// ```
 #[macro_export]
 macro_rules! tasks {
-    (in $group:literal; $($functions:tt)*) => { $crate::__tasks! { [$($group)*] $($functions)* } };
+    (in $group:literal; $($functions:tt)*) => { $crate::__tasks! { [$group] $($functions)* } };
     ($($functions:tt)*) => { $crate::__tasks! { [::core::module_path!()] $($functions)* } };
 }
 

@@ -100,7 +100,7 @@ pub(crate) enum Failure {
 }
 
 /// What a worker may be told.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ToWorker {
     Welcome(Welcome),
     Tasks(Vec<TaskMessage>),
@@ -109,7 +109,7 @@ pub(crate) enum ToWorker {
 }
 
 /// What a worker may say.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FromWorker {
     Hello(Hello),
     Ready,

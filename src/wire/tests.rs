@@ -1,1 +1,216 @@
+//! What the other side may send: the right thing, a part of it, too much, or nonsense. No decoder panics.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::codec::{self, CODEC_ID, CodecError};
+use super::frame::{FRAME_MAX, PREFIX, PROTOCOL_VERSION, WireError};
+use super::message::{
+    AnswerMessage, Failure, FromWorker, Hello, KnownTask, Outcome, TaskMessage, ToWorker, Welcome, WireKind,
+};
+use crate::ids::{TaskId, WorkerId};
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..200).prop_map(Bytes::from)
+}
+
+fn task_message() -> impl Strategy<Value = TaskMessage> {
+    (any::<u64>(), any::<u32>(), any::<u32>(), bytes()).prop_map(|(task, kind, attempt, arguments)| {
+        TaskMessage { task: TaskId(task), kind: WireKind(kind), attempt, arguments }
+    })
+}
+
+fn failure() -> impl Strategy<Value = Failure> {
+    prop_oneof![
+        vec(any::<String>(), 0..4).prop_map(|causes| Failure::Returned { causes }),
+        (any::<String>(), any::<Option<String>>())
+            .prop_map(|(message, location)| Failure::Panicked { message, location }),
+        any::<String>().prop_map(|reason| Failure::Arguments { reason }),
+        any::<String>().prop_map(|reason| Failure::Result { reason }),
+        Just(Failure::Unknown),
+    ]
+}
+
+fn answer() -> impl Strategy<Value = AnswerMessage> {
+    let outcome = prop_oneof![
+        bytes().prop_map(Outcome::Done),
+        failure().prop_map(Outcome::Failed),
+        Just(Outcome::Skipped),
+    ];
+    (any::<u64>(), any::<u64>(), outcome).prop_map(|(task, nanos, outcome)| AnswerMessage {
+        task: TaskId(task),
+        ran: Duration::from_nanos(nanos),
+        outcome,
+    })
+}
+
+fn to_worker() -> impl Strategy<Value = ToWorker> {
+    prop_oneof![
+        (any::<u32>(), proptest::option::of((any::<u32>(), bytes()))).prop_map(|(worker, initializer)| {
+            let initializer = initializer.map(|(kind, arguments)| (WireKind(kind), arguments));
+            ToWorker::Welcome(Welcome { worker: WorkerId(worker), initializer })
+        }),
+        vec(task_message(), 0..20).prop_map(ToWorker::Tasks),
+        vec(any::<u64>().prop_map(TaskId), 0..20).prop_map(ToWorker::Recant),
+        Just(ToWorker::Retire),
+    ]
+}
+
+fn from_worker() -> impl Strategy<Value = FromWorker> {
+    let known =
+        (any::<String>(), any::<String>()).prop_map(|(name, signature)| KnownTask { name, signature });
+    let hello = (any::<String>(), any::<u32>(), vec(known, 0..10)).prop_map(|(host, pid, known)| {
+        FromWorker::Hello(Hello { codec: CODEC_ID.to_owned(), host, pid, known })
+    });
+    prop_oneof![
+        hello,
+        Just(FromWorker::Ready),
+        failure().prop_map(FromWorker::Unfit),
+        vec(answer(), 0..20).prop_map(FromWorker::Answers),
+        Just(FromWorker::Bye),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_a_host_says_comes_back_the_same(message in to_worker()) {
+        prop_assert_eq!(ToWorker::decode(message.encode().into()).expect("it is whole"), message);
+    }
+
+    #[test]
+    fn what_a_worker_says_comes_back_the_same(message in from_worker()) {
+        prop_assert_eq!(FromWorker::decode(message.encode().into()).expect("it is whole"), message);
+    }
+
+    #[test]
+    fn every_truncation_is_refused(message in from_worker(), reply in to_worker()) {
+        let frame = Bytes::from(message.encode());
+        for length in 0..frame.len() {
+            prop_assert!(FromWorker::decode(frame.slice(..length)).is_err(), "{} of {} bytes", length, frame.len());
+        }
+        let frame = Bytes::from(reply.encode());
+        for length in 0..frame.len() {
+            prop_assert!(ToWorker::decode(frame.slice(..length)).is_err(), "{} of {} bytes", length, frame.len());
+        }
+    }
+
+    #[test]
+    fn bytes_after_the_end_are_refused(message in from_worker(), tail in vec(any::<u8>(), 1..9)) {
+        let frame = [message.encode(), tail].concat();
+        prop_assert!(FromWorker::decode(frame.into()).is_err());
+    }
+
+    #[test]
+    fn no_garbage_panics(garbage in vec(any::<u8>(), 0..400)) {
+        let _ = FromWorker::decode(garbage.clone().into());
+        let _ = ToWorker::decode(garbage.clone().into());
+        // Garbage behind a correct prefix reaches the decoders of heads.
+        for kind in 0..=u8::MAX {
+            let frame = framed(kind, &garbage, garbage.len() / 2);
+            let _ = FromWorker::decode(frame.clone());
+            let _ = ToWorker::decode(frame);
+        }
+    }
+
+    #[test]
+    fn one_wrong_byte_never_panics(message in from_worker(), at in any::<prop::sample::Index>(), wrong in any::<u8>()) {
+        let mut frame = message.encode();
+        let at = at.index(frame.len());
+        frame[at] = wrong;
+        let _ = FromWorker::decode(frame.into());
+    }
+
+    #[test]
+    fn values_come_back_the_same(numbers in vec(any::<f64>(), 0..100), text in any::<String>(), pair in any::<(u64, Option<i32>)>()) {
+        let value = (numbers, text, pair);
+        let encoded = codec::encode_value(&value).expect("it encodes");
+        let decoded: (Vec<f64>, String, (u64, Option<i32>)) = codec::decode_value(&encoded).expect("it is whole");
+        prop_assert_eq!(decoded.0.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), value.0.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+        prop_assert_eq!((decoded.1, decoded.2), (value.1, value.2));
+    }
+}
+
+/// A frame with a correct prefix around any head and body.
+fn framed(kind: u8, content: &[u8], head: usize) -> Bytes {
+    let mut frame = ToWorker::Retire.encode();
+    frame.truncate(PREFIX);
+    frame[3] = kind;
+    frame[4..8].copy_from_slice(&u32::try_from(head).expect("it is short").to_le_bytes());
+    frame[8..16].copy_from_slice(&((content.len() - head) as u64).to_le_bytes());
+    frame.extend_from_slice(content);
+    frame.into()
+}
+
+#[test]
+fn another_version_is_named() {
+    let mut frame = FromWorker::Ready.encode();
+    frame[2] = PROTOCOL_VERSION + 1;
+    let error = FromWorker::decode(frame.into()).expect_err("it is another version");
+    assert!(matches!(error, WireError::Version { theirs } if theirs == PROTOCOL_VERSION + 1));
+    assert!(error.to_string().contains("build both with the same offshoot"), "{error}");
+}
+
+#[test]
+fn another_codec_is_named() {
+    let hello = Hello { codec: "postcard-1".to_owned(), host: "h1".to_owned(), pid: 1, known: vec![] };
+    let error =
+        FromWorker::decode(FromWorker::Hello(hello).encode().into()).expect_err("it is another codec");
+    assert!(error.to_string().contains("postcard-1"), "{error}");
+}
+
+#[test]
+fn what_is_not_ours_is_recognized() {
+    let error =
+        FromWorker::decode(Bytes::from_static(b"HTTP/1.1 400 Bad Request")).expect_err("it is not ours");
+    assert!(matches!(error, WireError::Magic));
+}
+
+#[test]
+fn claims_beyond_the_message_are_refused_before_anything_is_allocated() {
+    // A body of 2^40 bytes in a frame of 16.
+    let mut frame = FromWorker::Ready.encode();
+    frame[8..16].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+    assert!(matches!(FromWorker::decode(frame.into()), Err(WireError::Length { .. })));
+    // An answer whose result claims more than its body has.
+    let answer = AnswerMessage {
+        task: TaskId(1),
+        ran: Duration::ZERO,
+        outcome: Outcome::Done(Bytes::from_static(b"four")),
+    };
+    let mut frame = FromWorker::Answers(vec![answer]).encode();
+    frame.truncate(frame.len() - 4);
+    frame[8..16].copy_from_slice(&0_u64.to_le_bytes());
+    let error = FromWorker::decode(frame.into()).expect_err("the body is gone");
+    assert!(matches!(error, WireError::Body { claimed: 4, body: 0 }), "{error}");
+}
+
+#[test]
+fn a_frame_over_the_limit_is_refused() {
+    // Zeroed memory is not touched, so this costs no real gigabyte.
+    let frame = Bytes::from(vec![0; FRAME_MAX + 1]);
+    assert!(matches!(FromWorker::decode(frame), Err(WireError::Oversize { .. })));
+}
+
+#[test]
+fn a_short_value_that_claims_a_huge_string_is_refused() {
+    let mut bytes = u64::MAX.to_le_bytes().to_vec();
+    bytes.extend_from_slice(b"ab");
+    assert!(matches!(codec::decode_value::<String>(&bytes), Err(CodecError::Decode(_))));
+    assert!(matches!(codec::decode_value::<Vec<u64>>(&bytes), Err(CodecError::Decode(_))));
+}
+
+#[test]
+fn bytes_left_over_after_a_value_are_refused() {
+    let mut bytes = codec::encode_value(&7_u32).expect("it encodes");
+    bytes.push(0);
+    assert!(matches!(codec::decode_value::<u32>(&bytes), Err(CodecError::Trailing { left: 1, total: 5 })));
+}
+
+#[test]
+fn a_message_of_the_wrong_side_is_refused() {
+    assert!(matches!(ToWorker::decode(FromWorker::Bye.encode().into()), Err(WireError::Kind { .. })));
+    assert!(matches!(FromWorker::decode(ToWorker::Retire.encode().into()), Err(WireError::Kind { .. })));
+}
