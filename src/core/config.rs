@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// A shorter pause between failing starts would be none: a spawn that is refused takes no time at all.
+const BACKOFF_MIN: Duration = Duration::from_millis(1);
+
 /// What the scheduler is told once, at its start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Config {
@@ -58,7 +61,7 @@ impl Default for Config {
 
 impl Config {
     /// The same with impossible wishes made possible: at least one worker, one attempt, one failure,
-    /// and no minimum above the maximum.
+    /// no minimum above the maximum, and some pause after a failure.
     pub(super) fn checked(self) -> Config {
         let workers_max = self.workers_max.max(1);
         Config {
@@ -67,6 +70,8 @@ impl Config {
             attempts_max: self.attempts_max.max(1),
             spawn_failures_max: self.spawn_failures_max.max(1),
             window_max: self.window_max.max(1),
+            spawn_backoff: self.spawn_backoff.max(BACKOFF_MIN),
+            spawn_backoff_max: self.spawn_backoff_max.max(BACKOFF_MIN),
             ..self
         }
     }

@@ -10,7 +10,7 @@ const MS: u64 = 1_000_000;
 const S: u64 = 1_000_000_000;
 
 /// No simulated task runs for longer than this.
-pub(super) const TASK_MAX: Duration = Duration::from_secs(20);
+const TASK_MAX: u64 = 20 * S;
 
 /// Everything about a world that is decided before it begins.
 pub(super) struct Plan {
@@ -86,7 +86,7 @@ fn config(rng: &mut Rng) -> Config {
         retire_timeout: nanos(rng, &[50 * MS, 5 * S]),
         attempts_max: rng.pick(&[1, 2, 3]),
         spawn_failures_max: rng.pick(&[1, 2, 3]),
-        spawn_backoff: nanos(rng, &[0, 10 * MS, 100 * MS]),
+        spawn_backoff: nanos(rng, &[MS, 10 * MS, 100 * MS]),
         spawn_backoff_max: nanos(rng, &[150 * MS, 5 * S]),
         spawn_guess: nanos(rng, &[MS, 100 * MS]),
         growth_patience: nanos(rng, &[0, 10 * MS]),
@@ -142,7 +142,7 @@ fn submits(rng: &mut Rng, programs: u32, kinds: &[u64], luck: &Luck) -> Vec<Subm
 /// Mostly near what is usual for the kind, now and then far from it.
 fn length(rng: &mut Rng, usual: u64) -> u64 {
     let factor = if rng.permille(20) { 1000 } else { 1 };
-    (usual / 2 + rng.below(usual)).saturating_mul(factor).min(TASK_MAX.as_nanos() as u64)
+    (usual / 2 + rng.below(usual)).saturating_mul(factor).min(TASK_MAX)
 }
 
 fn shutdowns(rng: &mut Rng) -> Vec<(u64, ShutdownMode)> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::super::{Action, Config, Event, Resolution, ShutdownMode, Time};
 use super::oracle;
-use super::plan::{Plan, TASK_MAX};
+use super::plan::Plan;
 use crate::ids::{ProgramId, TaskId, WorkerId};
 
 /// Where a task is, as seen from outside.
@@ -114,7 +114,8 @@ impl Shadow {
             is_recanted: false,
         };
         let spawn_mean = config.spawn_guess.as_nanos() as f64;
-        let windows = TASK_MAX * config.window_max.min(plan.submits.len() as u32);
+        let longest = plan.submits.iter().map(|submit| submit.length).max().unwrap_or(0);
+        let windows = Duration::from_nanos(longest) * config.window_max.min(plan.submits.len() as u32);
         let turn = config.tenure + windows + config.retire_timeout + config.spawn_timeout;
         Shadow {
             now: Time::ZERO,
