@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use super::{Doorbell, Turn};
-use crate::transport::mpi::Patience;
+use super::Turn;
+use crate::transport::{Doorbell, Patience};
 
 /// What an engine sees of a driver.
 pub(crate) trait Turnable {

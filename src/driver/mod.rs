@@ -5,7 +5,6 @@
 //! `ledger` keeps what the core knows only by id (arguments, promises), `roster` what is known of each
 //! worker (its host, its tasks, its unsent window).
 
-mod doorbell;
 mod engine;
 mod ledger;
 pub(crate) mod mpi_thread;
@@ -17,7 +16,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
 
-pub(crate) use doorbell::Doorbell;
 pub(crate) use engine::{Ending, Turnable, run as run_drivers};
 use ledger::Ledger;
 use roster::{Roster, Said};

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 
+use super::Ending;
 use super::engine::{self, Request, Turnable};
-use super::{Doorbell, Ending};
 use crate::error::BuildError;
 use crate::process;
+use crate::transport::Doorbell;
 use crate::transport::mpi::Runtime;
 
 /// How long the end of the process waits for pools that nobody has shut down.
@@ -76,13 +77,15 @@ fn start() -> Result<MpiThread, BuildError> {
     Ok(MpiThread { requests, doorbell })
 }
 
+/// Ends MPI, and tells whoever ends the process. Even where workers are still connected: without
+/// `MPI_Finalize` MPICH's launcher takes the exit for a crash and kills the host's process group. Should
+/// it hang, as it may then, the end of the process does not wait for it for ever.
 fn end(ending: Ending, runtime: Rc<Runtime>) {
-    match (ending, Rc::into_inner(runtime)) {
-        (Ending::Clean, Some(runtime)) => runtime.finish(),
-        // Finalizing is collective over what is still connected: it would wait for a lost worker.
-        (Ending::Clean | Ending::Unclean, _) => {
-            tracing::warn!("MPI is not finalized: workers are still connected")
-        }
+    if ending == Ending::Unclean {
+        tracing::warn!("the process ends while workers are still connected");
+    }
+    if let Some(runtime) = Rc::into_inner(runtime) {
+        runtime.finish();
     }
     *ENDED.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
     ENDED.1.notify_all();

@@ -13,6 +13,7 @@ use super::*;
 use crate::ids::WorkerId;
 use crate::pool::Pool;
 use crate::task::Registry;
+use crate::transport::Doorbell;
 use crate::wire::codec::CODEC_ID;
 use crate::wire::message::{Hello, ToWorker};
 

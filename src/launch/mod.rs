@@ -17,6 +17,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use program::Initializer;
 pub use program::Program;
@@ -55,8 +56,17 @@ enum When {
 /// Adding an implementation is one file and one line here.
 const FAMILIES: [&Family; 4] = [&open_mpi_4::FAMILY, &open_mpi_5::FAMILY, &mpich::FAMILY, &intel_mpi::FAMILY];
 
+/// Whether [`prepare`] has run in this process.
+static PREPARED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process is ready to initialize MPI and to be spawned from.
+pub(crate) fn is_prepared() -> bool {
+    PREPARED.load(Ordering::Acquire)
+}
+
 /// Prepares the environment of this process for MPI. The process must have one thread.
 pub(crate) fn prepare() {
+    PREPARED.store(true, Ordering::Release);
     let version = mpi::environment::library_version().unwrap_or_default();
     let Some(family) = FAMILIES.iter().find(|family| (family.recognizes)(&version)) else {
         tracing::warn!("this MPI is not one that offshoot knows: {}", version.trim());

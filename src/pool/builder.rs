@@ -3,19 +3,19 @@
 use std::ops::{Bound, RangeBounds};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 
-use super::{INITIALIZED, Pool, Shared};
+use super::{Pool, Shared};
 use crate::core::Config;
 use crate::driver::mpi_thread::MpiThread;
-use crate::driver::{Doorbell, Driver, Turnable, run_drivers};
+use crate::driver::{Driver, Turnable, run_drivers};
 use crate::error::BuildError;
-use crate::launch::Program;
+use crate::launch::{self, Program};
 use crate::task::{Call, Registry, Task};
+use crate::transport::Doorbell;
 use crate::transport::loopback::LoopbackTransport;
 use crate::transport::mpi::MpiTransport;
 
@@ -169,7 +169,7 @@ impl Builder {
 }
 
 fn on_mpi(config: Config, program: Program, queue_max: usize) -> Result<Arc<Shared>, BuildError> {
-    if !INITIALIZED.load(Ordering::Acquire) {
+    if !launch::is_prepared() {
         return Err(BuildError::NotInitialized);
     }
     let thread = MpiThread::get()?;

@@ -15,7 +15,7 @@ mod shared;
 mod stats;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,13 +46,6 @@ const ARGUMENTS_MAX: usize = FRAME_MAX - 1024 - ITEM_OVERHEAD;
 
 /// How long the drop of a pool waits for tasks that run, before it leaves them alone.
 const DROP_GRACE: Duration = Duration::from_secs(5);
-
-/// Whether `offshoot::init` has run in this process.
-static INITIALIZED: AtomicBool = AtomicBool::new(false);
-
-pub(crate) fn note_initialized() {
-    INITIALIZED.store(true, Ordering::Release);
-}
 
 /// Workers that grow on demand, and the tasks handed to them.
 ///

@@ -9,8 +9,9 @@ use crossbeam_channel::Sender;
 use super::Gate;
 use super::stats::Stats;
 use crate::core;
-use crate::driver::{Command, Doorbell};
+use crate::driver::Command;
 use crate::ids::TaskId;
+use crate::transport::Doorbell;
 
 /// Shared by a pool, its handles and streams, and its driver.
 pub(crate) struct Shared {

@@ -10,8 +10,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use rustc_hash::FxHashMap;
 
-use super::{Link, LinkError, Report, Transport};
-use crate::driver::Doorbell;
+use super::{Doorbell, Link, LinkError, Report, Transport};
 use crate::ids::WorkerId;
 use crate::launch::Program;
 use crate::task::Registry;

@@ -8,8 +8,13 @@ use bytes::Bytes;
 use crate::ids::WorkerId;
 use crate::launch::Program;
 
+mod doorbell;
 pub(crate) mod loopback;
 pub(crate) mod mpi;
+mod patience;
+
+pub(crate) use doorbell::Doorbell;
+pub(crate) use patience::Patience;
 
 /// What the driver asks of a transport. No method blocks on a worker, except `spawn` on MPI, which
 /// lasts as long as `MPI_Comm_spawn` does.

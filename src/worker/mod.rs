@@ -40,7 +40,6 @@ pub fn init_with(registry: Registry) {
         Ok(Role::Host) => {
             remember_environment();
             launch::prepare();
-            crate::pool::note_initialized();
         }
         Ok(Role::Worker) => serve_as_worker(&registry),
         Err(reason) => fail(&reason),

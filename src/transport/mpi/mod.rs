@@ -8,12 +8,10 @@
 
 mod ffi;
 mod host;
-mod patience;
 mod runtime;
 mod worker;
 
 pub(crate) use host::MpiTransport;
-pub(crate) use patience::Patience;
 pub(crate) use runtime::{Runtime, initialize_worker};
 pub(crate) use worker::MpiLink;
 

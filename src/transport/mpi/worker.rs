@@ -4,9 +4,9 @@ use std::thread;
 
 use bytes::Bytes;
 
+use super::FRAME_TAG;
 use super::ffi::{Comm, Ended, MpiError, Operations};
-use super::{FRAME_TAG, Patience};
-use crate::transport::{Link, LinkError};
+use crate::transport::{Link, LinkError, Patience};
 
 /// The connection of a worker to its host.
 pub(crate) struct MpiLink {
