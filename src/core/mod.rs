@@ -7,6 +7,8 @@
 
 #[cfg(test)]
 mod check;
+#[cfg(test)]
+mod complexity;
 mod config;
 mod deadline;
 mod dispatch;
@@ -19,6 +21,8 @@ mod meter;
 mod population;
 mod program;
 mod queue;
+#[cfg(test)]
+mod scenarios;
 mod scheduler;
 #[cfg(test)]
 mod sim;

@@ -6,6 +6,7 @@
 
 use std::fmt::Arguments;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::super::{Action, Resolution, Stats, Time};
 use super::shadow::{Shadow, TaskPlace, Worker, WorkerPlace};
@@ -36,7 +37,7 @@ pub(super) fn before_action(shadow: &Shadow, action: &Action) {
         Action::Spawn { worker, program } => {
             spawns_are_numbered(shadow, worker);
             workers_stay_within_max(shadow);
-            no_spawn_storm(shadow);
+            no_spawn_storm(shadow, program);
             if !shadow.is_sloppy {
                 back_off_is_observed(shadow, program);
                 spawns_are_for_demand(shadow, program);
@@ -82,6 +83,7 @@ pub(super) fn when_settled(shadow: &Shadow, stats: &Stats, deadline: Option<Time
     if !shadow.is_sloppy {
         first_worker_comes_at_once(shadow);
         growth_comes_in_time(shadow);
+        deadlines_come_in_time(shadow, deadline);
         the_minimum_is_kept(shadow);
         the_idle_leave_in_time(shadow);
         hopeless_tasks_are_failed(shadow);
@@ -102,9 +104,11 @@ fn workers_stay_within_max(shadow: &Shadow) {
     );
 }
 
-fn no_spawn_storm(shadow: &Shadow) {
-    let is_storm = shadow.spawns_now > 2 * shadow.config.workers_max + shadow.programs.len() as u32;
-    law("no_spawn_storm", !is_storm, format_args!("{} spawns at {:?}", shadow.spawns_now, shadow.now));
+/// In one instant a program starts no more workers than there may be: after a failure there is a pause.
+fn no_spawn_storm(shadow: &Shadow, ProgramId(program): ProgramId) {
+    let (at, starts) = shadow.programs[program as usize].starts_now;
+    let holds = at != shadow.now || starts < shadow.config.workers_max;
+    law("no_spawn_storm", holds, format_args!("{starts} starts at {at:?}, and one more"));
 }
 
 fn back_off_is_observed(shadow: &Shadow, program: ProgramId) {
@@ -352,6 +356,44 @@ fn growth_comes_in_time(shadow: &Shadow) {
         );
         law("growth_comes_in_time", !(is_possible && is_due), what);
     }
+}
+
+/// Whatever will be due if only time passes is not slept through.
+fn deadlines_come_in_time(shadow: &Shadow, deadline: Option<Time>) {
+    let config = &shadow.config;
+    let leave_at = |worker: &Worker| {
+        let is_needed = worker.program == 0 && shadow.ready(0) <= config.workers_min;
+        (worker.is_idle() && !is_needed).then(|| worker.turn_since + config.idle_timeout)
+    };
+    let worker_at = |worker: &Worker| match worker.place {
+        WorkerPlace::Starting => Some(worker.since + config.spawn_timeout),
+        WorkerPlace::Retiring => Some(worker.since + config.retire_timeout),
+        WorkerPlace::Ready => leave_at(worker),
+        WorkerPlace::Closed => None,
+    };
+    let workers = shadow.living().filter_map(worker_at);
+    let programs = (0..shadow.programs.len()).filter_map(|index| growth_at(shadow, index));
+    let due = workers.chain(programs).min();
+    let holds = due.is_none_or(|due| deadline.is_some_and(|deadline| deadline <= due));
+    law("deadlines_come_in_time", holds, format_args!("wakes at {deadline:?}, but {due:?} is due"));
+}
+
+/// When a program may start a worker, the first or one more, if that is not now.
+fn growth_at(shadow: &Shadow, index: usize) -> Option<Time> {
+    let program = &shadow.programs[index];
+    let (ready, starting) = (shadow.ready(index), shadow.starting(index));
+    let waiting = program.queue.len();
+    if shadow.room() == 0 || waiting <= starting as usize || program.strikes > 0 && starting > 0 {
+        return None;
+    }
+    if ready + starting == 0 {
+        return Some(program.not_before).filter(|&at| at > shadow.now);
+    }
+    let busy = |worker: &&Worker| worker.program == index && worker.takes_tasks() && !worker.is_idle();
+    let oldest = shadow.living().filter(busy).map(|worker| worker.turn_since).min()?;
+    let age = program.spawn_mean * f64::from(ready + starting) / waiting as f64;
+    let age = Duration::from_nanos((age * 1.01) as u64 + 10).max(shadow.config.growth_patience);
+    Some((oldest + age).max(program.not_before)).filter(|&at| at > shadow.now)
 }
 
 fn the_minimum_is_kept(shadow: &Shadow) {

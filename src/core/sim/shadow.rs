@@ -77,6 +77,8 @@ pub(super) struct Program {
     pub(super) ran_mean: Option<f64>,
     pub(super) spawn_mean: f64,
     pub(super) starving_since: Option<Time>,
+    /// When a worker was last started, and how many were in that instant.
+    pub(super) starts_now: (Time, u32),
     /// A start of it has failed since the actions were last looked at.
     pub(super) has_just_failed: bool,
     round: u32,
@@ -95,10 +97,8 @@ pub(super) struct Shadow {
     pub(super) programs: Vec<Program>,
     pub(super) kinds: Vec<Option<f64>>,
     pub(super) actions: u32,
-    pub(super) spawns_now: u32,
     /// No program is without a worker for longer than this.
     pub(super) starving_max: Duration,
-    spawned_at: Time,
 }
 
 impl Shadow {
@@ -128,9 +128,7 @@ impl Shadow {
             programs: vec![Program { spawn_mean, ..Program::default() }; plan.programs as usize],
             kinds: vec![None; plan.kinds.len()],
             actions: 0,
-            spawns_now: 0,
             starving_max: config.spawn_backoff_max + turn * (plan.programs + 1) + Duration::from_secs(1),
-            spawned_at: Time::ZERO,
             config,
         }
     }
@@ -295,10 +293,8 @@ impl Shadow {
     }
 
     fn on_spawn(&mut self, ProgramId(program): ProgramId) {
-        if self.spawned_at != self.now {
-            (self.spawned_at, self.spawns_now) = (self.now, 0);
-        }
-        self.spawns_now += 1;
+        let starts = &mut self.programs[program as usize].starts_now;
+        *starts = if starts.0 == self.now { (self.now, starts.1 + 1) } else { (self.now, 1) };
         self.living.push(self.workers.len());
         self.workers.push(Worker {
             program: program as usize,

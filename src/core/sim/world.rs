@@ -196,7 +196,16 @@ impl World {
     }
 
     fn die(&mut self, worker: u32) {
-        self.tell(worker, Event::Lost { worker: WorkerId(worker) });
+        let id = WorkerId(worker);
+        let lost = Event::Lost { worker: id };
+        let event = if self.plan.is_sloppy {
+            lost
+        } else {
+            // Whatever the driver makes of it.
+            let others = [Event::Gone { worker: id }, Event::SpawnFailed { worker: id }];
+            self.rng.pick(&[lost, lost, lost, others[0], others[1]])
+        };
+        self.tell(worker, event);
         self.processes[worker as usize].is_dead = true;
         if self.rng.permille(self.plan.luck.late / 4) {
             self.handle(Event::Lost { worker: WorkerId(worker) });

@@ -1,0 +1,474 @@
+//! Scenarios as text: what happens, and what the scheduler asks for then.
+//!
+//! Each line is `time event | action, action`; times are absolute, anything left of `|` may be `tick`.
+//! `until` plays the driver: it ticks at every deadline up to its time and collects the actions.
+//! `next` checks when the scheduler wants to be told the time, and `-` is no event at all.
+
+use std::time::Duration;
+
+use super::{Action, Config, Event, Resolution, Scheduler, ShutdownMode, Time};
+use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
+
+/// Runs a scenario on a scheduler with this configuration and so many programs.
+fn play(config: Config, programs: u32, script: &str) {
+    let mut scheduler = Scheduler::new(config, programs);
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (left, expected) = line.split_once('|').unwrap_or((line, ""));
+        let words: Vec<&str> = left.split_whitespace().collect();
+        let (at, rest) = words.split_first().expect("a line starts with a time");
+        let at = Time::ZERO + duration(at);
+        let actions = match rest {
+            ["next", when] => {
+                let next = if *when == "never" { None } else { Some(Time::ZERO + duration(when)) };
+                assert_eq!(scheduler.next_deadline(), next, "at `{line}`");
+                continue;
+            }
+            ["until"] => until(&mut scheduler, at),
+            words => {
+                scheduler.handle(at, event(words));
+                drain(&mut scheduler)
+            }
+        };
+        assert_eq!(actions.join(", "), expected.trim(), "at `{line}`");
+        scheduler.assert_consistent();
+    }
+}
+
+fn until(scheduler: &mut Scheduler, at: Time) -> Vec<String> {
+    let mut actions = Vec::new();
+    while let Some(deadline) = scheduler.next_deadline().filter(|&deadline| deadline <= at) {
+        scheduler.handle(deadline, Event::Tick);
+        actions.extend(drain(scheduler));
+    }
+    actions
+}
+
+fn drain(scheduler: &mut Scheduler) -> Vec<String> {
+    std::iter::from_fn(|| scheduler.poll()).map(shown).collect()
+}
+
+fn event(words: &[&str]) -> Event {
+    let worker = |word: &str| WorkerId(number(word, 'w'));
+    let task = |word: &str| TaskId(number(word, 't').into());
+    match *words {
+        ["submit", t] => Event::Submit { task: task(t), program: ProgramId(0), kind: KindId(0) },
+        ["submit", t, p] => {
+            Event::Submit { task: task(t), program: ProgramId(number(p, 'p')), kind: KindId(0) }
+        }
+        ["submit", t, p, k] => {
+            Event::Submit { task: task(t), program: ProgramId(number(p, 'p')), kind: KindId(number(k, 'k')) }
+        }
+        ["cancel", t] => Event::Cancel { task: task(t) },
+        ["spawned", w] => Event::Spawned { worker: worker(w) },
+        ["failed", w] => Event::SpawnFailed { worker: worker(w) },
+        ["ready", w] => Event::Ready { worker: worker(w) },
+        ["answers", w, t, ran] => Event::Answered { worker: worker(w), task: task(t), ran: duration(ran) },
+        ["lost", w] => Event::Lost { worker: worker(w) },
+        ["gone", w] => Event::Gone { worker: worker(w) },
+        ["tick"] => Event::Tick,
+        ["end", "drain"] => Event::Shutdown { mode: ShutdownMode::Drain },
+        ["end", "cancel"] => Event::Shutdown { mode: ShutdownMode::Cancel },
+        _ => panic!("not an event: {words:?}"),
+    }
+}
+
+fn shown(action: Action) -> String {
+    match action {
+        Action::Spawn { worker, program: ProgramId(0) } => format!("spawn w{}", worker.0),
+        Action::Spawn { worker, program } => format!("spawn w{} p{}", worker.0, program.0),
+        Action::Send { worker, task, attempt: 1 } => format!("send w{} t{}", worker.0, task.0),
+        Action::Send { worker, task, attempt } => format!("send w{} t{} #{attempt}", worker.0, task.0),
+        Action::Recant { worker, task } => format!("recant w{} t{}", worker.0, task.0),
+        Action::Retire { worker } => format!("retire w{}", worker.0),
+        Action::Abandon { worker } => format!("abandon w{}", worker.0),
+        Action::Resolve { task, resolution } => format!("t{} {}", task.0, ending(resolution)),
+        Action::Close => "close".to_owned(),
+    }
+}
+
+fn ending(resolution: Resolution) -> String {
+    match resolution {
+        Resolution::Answered => "answered".to_owned(),
+        Resolution::Cancelled => "cancelled".to_owned(),
+        Resolution::Lost { attempts } => format!("lost {attempts}"),
+        Resolution::SpawnFailed => "spawn-failed".to_owned(),
+        Resolution::ShutDown => "shut-down".to_owned(),
+    }
+}
+
+fn number(word: &str, prefix: char) -> u32 {
+    word.strip_prefix(prefix)
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or_else(|| panic!("not an id: {word}"))
+}
+
+fn duration(word: &str) -> Duration {
+    let end = word.find(|c: char| !c.is_ascii_digit()).unwrap_or_else(|| panic!("no unit: {word}"));
+    let value: u64 = word[..end].parse().unwrap_or_else(|_| panic!("not a time: {word}"));
+    match &word[end..] {
+        "ns" => Duration::from_nanos(value),
+        "us" => Duration::from_micros(value),
+        "ms" => Duration::from_millis(value),
+        "s" => Duration::from_secs(value),
+        unit => panic!("not a unit: {unit}"),
+    }
+}
+
+fn workers(workers_min: u32, workers_max: u32) -> Config {
+    Config { workers_min, workers_max, ..Config::default() }
+}
+
+#[test]
+fn one_task_grows_one_worker_which_leaves_when_idle() {
+    play(
+        workers(0, 8),
+        1,
+        "
+        0ms    tick             |
+        1ms    submit t0        | spawn w0
+        1ms    next 30001ms
+        50ms   spawned w0       |
+        90ms   ready w0         | send w0 t0
+        95ms   answers w0 t0 4ms | t0 answered
+        95ms   next 10095ms
+        10095ms until           | retire w0
+        10096ms gone w0         |
+        10096ms next never
+    ",
+    );
+}
+
+#[test]
+fn the_minimum_is_there_from_the_start_and_stays() {
+    play(
+        workers(2, 8),
+        1,
+        "
+        0ms    tick      | spawn w0, spawn w1
+        90ms   ready w0  |
+        95ms   ready w1  |
+        95ms   next never
+        60s    submit t0 | send w1 t0
+        61s    lost w1   | abandon w1, send w0 t0 #2
+        62s    until     | spawn w2
+    ",
+    );
+}
+
+#[test]
+fn eight_long_tasks_get_eight_workers_within_a_fraction_of_a_second() {
+    play(
+        workers(0, 8),
+        1,
+        "
+        0ms    submit t0 | spawn w0
+        0ms    submit t1 |
+        0ms    submit t2 |
+        0ms    submit t3 |
+        0ms    submit t4 |
+        0ms    submit t5 |
+        0ms    submit t6 |
+        0ms    submit t7 |
+        100ms  ready w0  | send w0 t0
+        200ms  until     | spawn w1, spawn w2, spawn w3, spawn w4, spawn w5, spawn w6
+        201ms  ready w1  | send w1 t1
+        215ms  until     | spawn w7
+        216ms  ready w7  | send w7 t2
+    ",
+    );
+}
+
+#[test]
+fn a_thousand_short_tasks_do_not_grow_a_second_worker() {
+    let mut scheduler = Scheduler::new(workers(0, 8), 1);
+    let mut now = Time::ZERO;
+    let mut waiting = std::collections::VecDeque::new();
+    for task in (0..1000).map(TaskId) {
+        scheduler.handle(now, Event::Submit { task, program: ProgramId(0), kind: KindId(0) });
+    }
+    now = now + Duration::from_millis(100);
+    scheduler.handle(now, Event::Ready { worker: WorkerId(0) });
+    loop {
+        while let Some(action) = scheduler.poll() {
+            if let Action::Send { task, .. } = action {
+                waiting.push_back(task);
+            }
+        }
+        let Some(task) = waiting.pop_front() else { break };
+        now = now + Duration::from_micros(30);
+        let ran = Duration::from_nanos(400);
+        scheduler.handle(now, Event::Answered { worker: WorkerId(0), task, ran });
+    }
+    let stats = scheduler.stats();
+    assert_eq!((stats.answered, stats.spawns), (1000, 1));
+}
+
+#[test]
+fn short_tasks_fill_a_window_and_long_ones_are_alone() {
+    play(
+        Config { window_budget: Duration::from_micros(10), ..workers(1, 1) },
+        1,
+        "
+        0ms    tick               | spawn w0
+        90ms   ready w0           |
+        91ms   submit t0 p0 k0    | send w0 t0
+        91ms   submit t1 p0 k0    |
+        91ms   submit t2 p0 k0    |
+        91ms   submit t3 p0 k1    |
+        91ms   submit t4 p0 k0    |
+        92ms   answers w0 t0 4us  | t0 answered, send w0 t1, send w0 t2
+        93ms   answers w0 t1 4us  | t1 answered
+        94ms   answers w0 t2 4us  | t2 answered, send w0 t3
+        99ms   answers w0 t3 5ms  | t3 answered, send w0 t4
+    ",
+    );
+}
+
+#[test]
+fn the_first_task_of_a_lost_window_pays_and_all_go_back_in_order() {
+    play(
+        Config { attempts_max: 2, ..workers(1, 1) },
+        1,
+        "
+        0ms    tick               | spawn w0
+        90ms   ready w0           |
+        91ms   submit t0          | send w0 t0
+        92ms   answers w0 t0 1us  | t0 answered
+        93ms   submit t1          | send w0 t1
+        93ms   submit t2          | send w0 t2
+        93ms   submit t3          | send w0 t3
+        93ms   cancel t3          | recant w0 t3
+        94ms   lost w0            | abandon w0, t3 cancelled, spawn w1
+        180ms  ready w1           | send w1 t1 #2, send w1 t2
+        181ms  lost w1            | abandon w1, t1 lost 2
+        281ms  until              | spawn w2
+        300ms  ready w2           | send w2 t2
+        301ms  lost w1            |
+    ",
+    );
+}
+
+#[test]
+fn a_cancelled_task_resolves_at_once_or_when_answered() {
+    play(
+        workers(0, 1),
+        1,
+        "
+        0ms    submit t0          | spawn w0
+        0ms    submit t1          |
+        0ms    cancel t1          | t1 cancelled
+        90ms   ready w0           | send w0 t0
+        91ms   cancel t0          | recant w0 t0
+        92ms   cancel t0          |
+        93ms   answers w0 t0 3ms  | t0 answered
+        94ms   cancel t0          |
+        94ms   cancel t7          |
+    ",
+    );
+}
+
+#[test]
+fn a_wrong_answer_costs_the_worker_its_place() {
+    play(
+        workers(0, 1),
+        1,
+        "
+        0ms    submit t0          | spawn w0
+        90ms   ready w0           | send w0 t0
+        91ms   answers w0 t9 1ms  | abandon w0
+        92ms   answers w0 t0 1ms  |
+        191ms  until              | spawn w1
+        200ms  answers w1 t0 1ms  | abandon w1
+    ",
+    );
+}
+
+#[test]
+fn failing_starts_back_off_and_end_in_resolution() {
+    play(
+        workers(0, 4),
+        1,
+        "
+        0ms    submit t0  | spawn w0
+        0ms    submit t1  |
+        10ms   failed w0  |
+        10ms   next 110ms
+        110ms  until      | spawn w1
+        120ms  lost w1    | abandon w1
+        320ms  until      | spawn w2
+        330ms  failed w2  | t0 spawn-failed, t1 spawn-failed
+        330ms  next never
+        400ms  submit t2  |
+        730ms  until      | spawn w3
+        740ms  failed w3  | t2 spawn-failed
+    ",
+    );
+}
+
+#[test]
+fn a_start_that_takes_too_long_is_given_up() {
+    play(
+        workers(0, 1),
+        1,
+        "
+        0ms    submit t0  | spawn w0
+        30s    until      | abandon w0
+        31s    ready w0   | spawn w1
+        31s    failed w0  |
+        32s    ready w1   | send w1 t0
+    ",
+    );
+}
+
+#[test]
+fn a_poison_task_takes_only_itself_down() {
+    play(
+        Config { workers_max: 1, ..Config::default() },
+        1,
+        "
+        0ms    submit t0          | spawn w0
+        0ms    submit t1          |
+        90ms   ready w0           | send w0 t0
+        91ms   lost w0            | abandon w0
+        191ms  until              | spawn w1
+        200ms  ready w1           | send w1 t0 #2
+        201ms  lost w1            | abandon w1
+        401ms  until              | spawn w2
+        450ms  ready w2           | send w2 t0 #3
+        451ms  lost w2            | abandon w2, t0 lost 3
+        851ms  until              | spawn w3
+        900ms  ready w3           | send w3 t1
+        901ms  answers w3 t1 1ms  | t1 answered
+    ",
+    );
+}
+
+#[test]
+fn workers_that_die_idle_are_a_failing_program() {
+    play(
+        workers(1, 1),
+        1,
+        "
+        0ms    tick       | spawn w0
+        10ms   ready w0   |
+        11ms   lost w0    | abandon w0
+        111ms  until      | spawn w1
+        120ms  ready w1   |
+        121ms  lost w1    | abandon w1
+        321ms  until      | spawn w2
+        330ms  ready w2   |
+        331ms  lost w2    | abandon w2
+        331ms  next never
+    ",
+    );
+}
+
+#[test]
+fn an_idle_worker_gives_way_to_another_program() {
+    play(
+        workers(1, 1),
+        2,
+        "
+        0ms    tick               | spawn w0
+        90ms   ready w0           |
+        91ms   submit t0 p1       | retire w0
+        92ms   gone w0            | spawn w1 p1
+        180ms  ready w1           | send w1 t0
+        181ms  answers w1 t0 1us  | t0 answered
+        181ms  next 10181ms
+        11s    until              | retire w1
+        11s    gone w1            | spawn w2
+    ",
+    );
+}
+
+#[test]
+fn a_busy_worker_gives_way_after_its_tenure() {
+    play(
+        workers(0, 1),
+        2,
+        "
+        0ms    submit t0             | spawn w0
+        0ms    submit t1             |
+        0ms    submit t2 p1          |
+        100ms  ready w0              | send w0 t0
+        100ms  next 1100ms
+        1100ms until                 |
+        1200ms answers w0 t0 1100ms  | t0 answered, retire w0
+        1201ms gone w0               | spawn w1 p1
+        1300ms ready w1              | send w1 t2
+        1301ms answers w1 t2 1ms     | t2 answered, retire w1
+        1302ms gone w1               | spawn w2
+        1400ms ready w2              | send w2 t1
+    ",
+    );
+}
+
+#[test]
+fn a_worker_that_does_not_leave_is_given_up() {
+    play(
+        workers(0, 1),
+        1,
+        "
+        0ms    submit t0          | spawn w0
+        90ms   ready w0           | send w0 t0
+        91ms   answers w0 t0 1ms  | t0 answered
+        10091ms until             | retire w0
+        15091ms until             | abandon w0
+        16s    gone w0            |
+    ",
+    );
+}
+
+#[test]
+fn a_drain_finishes_what_waits_and_then_closes() {
+    play(
+        workers(1, 2),
+        1,
+        "
+        0ms    tick               | spawn w0
+        1ms    submit t0          |
+        2ms    submit t1          |
+        3ms    end drain          |
+        4ms    submit t2          | t2 shut-down
+        90ms   ready w0           | send w0 t0
+        91ms   answers w0 t0 1us  | t0 answered, send w0 t1
+        92ms   answers w0 t1 1us  | t1 answered, retire w0
+        93ms   gone w0            | close
+        94ms   tick               |
+        94ms   next never
+    ",
+    );
+}
+
+#[test]
+fn a_cancelling_end_recants_and_waits_for_answers() {
+    play(
+        workers(2, 2),
+        1,
+        "
+        0ms    tick               | spawn w0, spawn w1
+        90ms   ready w0           |
+        91ms   submit t0          | send w0 t0
+        91ms   submit t1          |
+        92ms   end drain          |
+        93ms   end cancel         | t1 cancelled, recant w0 t0
+        94ms   end drain          |
+        95ms   ready w1           | retire w1
+        96ms   lost w0            | abandon w0, t0 cancelled
+        97ms   gone w1            | close
+    ",
+    );
+}
+
+#[test]
+fn a_pool_that_never_did_anything_closes_at_once() {
+    play(
+        workers(0, 2),
+        1,
+        "
+        0ms    end drain | close
+        1ms    tick      |
+    ",
+    );
+}
