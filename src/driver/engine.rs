@@ -23,10 +23,13 @@ pub(crate) trait Turnable {
     fn fail(&mut self, reason: &str);
 }
 
+/// Builds a driver on the engine's thread, with what that thread owns.
+pub(crate) type Build<R> = Box<dyn FnOnce(&R) -> Box<dyn Turnable> + Send>;
+
 /// What is asked of a running engine.
 pub(crate) enum Request<R> {
-    /// Turn one more driver, built on the engine's thread with what that thread owns.
-    Admit(Box<dyn FnOnce(&R) -> Box<dyn Turnable> + Send>),
+    /// Turn one more driver.
+    Admit(Build<R>),
     /// End all pools, within this time.
     Finish { grace: Duration },
 }

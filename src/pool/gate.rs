@@ -1,6 +1,6 @@
 //! The gate: how many unfinished tasks a pool holds at most, and who waits to hand in more.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ pub(crate) struct Gate {
     limit: usize,
     inside: AtomicUsize,
     waiting: AtomicUsize,
+    open: AtomicBool,
     closed: Mutex<Option<Arc<str>>>,
     changed: Condvar,
 }
@@ -25,6 +26,7 @@ impl Gate {
             limit: limit.max(1),
             inside: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            open: AtomicBool::new(true),
             closed: Mutex::new(None),
             changed: Condvar::new(),
         }
@@ -91,12 +93,13 @@ impl Gate {
     /// Lets nobody in any more. The first reason stays.
     pub(crate) fn close(&self, reason: &str) {
         self.lock().get_or_insert_with(|| reason.into());
+        self.open.store(false, Ordering::Release);
         self.changed.notify_all();
     }
 
     /// Why nobody is let in any more.
     pub(crate) fn closed(&self) -> Option<Arc<str>> {
-        self.lock().clone()
+        if self.open.load(Ordering::Acquire) { None } else { self.lock().clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<str>>> {

@@ -102,7 +102,8 @@ fn describe(error: &anyhow::Error) -> Vec<String> {
 
 fn bounded(mut text: String) -> String {
     if text.len() > TEXT_MAX {
-        text.truncate(text.floor_char_boundary(TEXT_MAX));
+        let end = (0..=TEXT_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        text.truncate(end);
         text.push('…');
     }
     text

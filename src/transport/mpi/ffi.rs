@@ -7,6 +7,7 @@
 //! [`Comm::spawn`], [`Comm::disconnect`] and [`finalize`], which say so.
 #![allow(unsafe_code)]
 
+use std::cmp::Reverse;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::marker::PhantomData;
 use std::mem::{self, MaybeUninit};
@@ -211,10 +212,8 @@ impl Comm {
             ffi::MPI_Get_count(status.as_ptr(), ffi::RSMPI_UINT8_T, &mut length)
         })?;
         // SAFETY: a message was found, so its handle is set.
-        Ok(Some(Matched {
-            raw: unsafe { message.assume_init() },
-            length: usize::try_from(length).unwrap_or(0),
-        }))
+        let raw = unsafe { message.assume_init() };
+        Ok(Some(Matched { raw, length: usize::try_from(length).unwrap_or(0) }))
     }
 
     /// Closes the connection. Collective and blocking: the other side must do the same, and nothing
@@ -357,7 +356,7 @@ impl<L: PartialEq> Operations<L> {
             })
             .collect();
         // From the last to the first, so that removing one does not move those still to be removed.
-        finished.sort_unstable_by(|left, right| right.0.cmp(&left.0));
+        finished.sort_unstable_by_key(|&(index, _)| Reverse(index));
         for (index, code) in finished {
             self.raw.swap_remove(index);
             let (label, buffer) = self.owned.swap_remove(index);
