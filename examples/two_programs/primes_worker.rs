@@ -1,0 +1,7 @@
+//! The worker of the primes. It is started by the pool of `two_programs`, not by hand.
+
+mod primes;
+
+fn main() {
+    offshoot::worker::serve()
+}

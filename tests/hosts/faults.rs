@@ -1,0 +1,79 @@
+//! Tasks and initializers that go wrong.
+
+use anyhow::{bail, ensure};
+use offshoot::{Pool, TaskError};
+
+use crate::support::result;
+use crate::tasks::{double, enter, fail_with_causes, open_ledger, panic_with, pid};
+
+pub(crate) fn a_task_panics() -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(0..=1).build()?;
+    let worker = result(pool.submit(pid())?)?;
+    match result(pool.submit(panic_with("the bottom fell out".to_owned()))?) {
+        Err(TaskError::Panicked { origin, message, location }) => {
+            ensure!(message == "the bottom fell out");
+            ensure!(origin.name.ends_with("::panic_with") && origin.place.is_some(), "{origin}");
+            // File, line and column.
+            let location = location.unwrap_or_default();
+            ensure!(location.starts_with("tests/hosts/tasks.rs:"), "{location}");
+            ensure!(
+                location.split(':').filter(|part| part.parse::<u32>().is_ok()).count() == 2,
+                "{location}"
+            );
+        }
+        other => bail!("no panic, but {other:?}"),
+    }
+    ensure!(result(pool.submit(pid())?)? == worker, "the worker goes on");
+    ensure!(pool.stats().losses == 0);
+    Ok(())
+}
+
+pub(crate) fn a_task_fails_with_causes() -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(0..=1).build()?;
+    let error = result(pool.submit(fail_with_causes())?);
+    match &error {
+        Err(TaskError::Failed { origin, causes }) => {
+            ensure!(causes == &["no answer today", "the table cannot be read", "the disk is on fire"]);
+            ensure!(origin.place.is_some());
+        }
+        other => bail!("no failure, but {other:?}"),
+    }
+    ensure!(result(pool.submit(double(21))?)? == 42);
+    Ok(())
+}
+
+pub(crate) fn an_initializer_fails() -> anyhow::Result<()> {
+    initializer_ends_in(fail_with_causes(), &["no answer today", "the disk is on fire"])
+}
+
+pub(crate) fn an_initializer_panics() -> anyhow::Result<()> {
+    initializer_ends_in(
+        panic_with("not today".to_owned()),
+        &["panicked", "not today", "tests/hosts/tasks.rs"],
+    )
+}
+
+fn initializer_ends_in<T: offshoot::Task>(call: offshoot::Call<T>, words: &[&str]) -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(0..=2).initializer(call).build()?;
+    let handles: Vec<_> = (0..5).map(|x| pool.submit(double(x))).collect::<Result<_, _>>()?;
+    for handle in handles {
+        match result(handle) {
+            Err(TaskError::SpawnFailed { reason, .. }) => {
+                ensure!(words.iter().all(|word| reason.contains(word)), "{reason}");
+            }
+            other => bail!("no failed spawn, but {other:?}"),
+        }
+    }
+    // Some tries, not a storm.
+    let stats = pool.stats();
+    ensure!(stats.spawns <= 6 && stats.spawn_failures == stats.spawns, "{stats:?}");
+    Ok(())
+}
+
+pub(crate) fn an_initializer_leaves_its_state() -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(0..=1).initializer(open_ledger("accounts".to_owned())).build()?;
+    for entries in 1..=3 {
+        ensure!(result(pool.submit(enter())?)? == ("accounts".to_owned(), entries));
+    }
+    Ok(())
+}

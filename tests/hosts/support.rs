@@ -1,0 +1,77 @@
+//! What the scenarios share; and two that prove that the tests' own alarms work.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use offshoot::Handle;
+use tempfile::TempDir;
+
+use crate::tasks::hold;
+
+/// Looks until something holds; fails if that takes longer than half a minute.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        if Instant::now() > until {
+            bail!("waited in vain for {what}");
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Where a task that holds and the host tell each other, by files, how far they are.
+pub(crate) struct Stage {
+    folder: TempDir,
+}
+
+impl Stage {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self { folder: tempfile::tempdir()? })
+    }
+
+    fn file(&self, name: &str, what: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.{what}"))
+    }
+
+    /// A task that runs until it is released or cancelled.
+    pub(crate) fn hold(&self, name: &str) -> offshoot::Call<hold> {
+        hold(self.file(name, "started"), self.file(name, "release"))
+    }
+
+    /// Waits until the task runs.
+    pub(crate) fn await_start(&self, name: &str) -> anyhow::Result<()> {
+        eventually("a task to start", || self.file(name, "started").exists())
+    }
+
+    pub(crate) fn has_started(&self, name: &str) -> bool {
+        self.file(name, "started").exists()
+    }
+
+    pub(crate) fn release(&self, name: &str) -> anyhow::Result<()> {
+        Ok(std::fs::write(self.file(name, "release"), "")?)
+    }
+}
+
+/// Waits for a result for a minute at most, so that a hang is an error with a name.
+pub(crate) fn result<R: serde::de::DeserializeOwned>(
+    mut handle: Handle<R>,
+) -> Result<R, offshoot::TaskError> {
+    handle.wait_timeout(Duration::from_secs(30))
+}
+
+/// Not a scenario: the tests must notice that it does not end.
+pub(crate) fn hangs() -> anyhow::Result<()> {
+    loop {
+        thread::park();
+    }
+}
+
+/// Not a scenario: the tests must notice what it leaves.
+pub(crate) fn leaves_a_process_behind() -> anyhow::Result<()> {
+    Command::new("sleep").arg("60").spawn()?;
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! What the workers of the scenarios can do.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process;
+
+use anyhow::{Context as _, anyhow, ensure};
+use serde_bytes::ByteBuf;
+
+use crate::support::eventually;
+
+/// What the initializer `open_ledger` leaves on its worker.
+#[derive(Default)]
+struct Ledger {
+    title: String,
+    entries: u32,
+}
+
+offshoot::tasks! {
+    pub(crate) fn double(x: i64) -> i64 {
+        Ok(2 * x)
+    }
+
+    pub(crate) fn echo(bytes: ByteBuf) -> ByteBuf {
+        Ok(bytes)
+    }
+
+    /// The worker's process.
+    pub(crate) fn pid() -> u32 {
+        Ok(process::id())
+    }
+
+    /// Announces itself by a file, and runs until there is another file or the task is cancelled.
+    pub(crate) fn hold(context: &mut Context, started: PathBuf, release: PathBuf) -> String {
+        fs::write(&started, "")?;
+        let mut cancelled = false;
+        eventually("its release", || {
+            cancelled = context.cancelled();
+            cancelled || release.exists()
+        })?;
+        Ok(if cancelled { "cancelled" } else { "released" }.to_owned())
+    }
+
+    /// Waits in a folder until so many workers are there at once, and returns who this one is.
+    pub(crate) fn meet(context: &mut Context, folder: PathBuf, workers: usize) -> u64 {
+        let worker = context.worker().number();
+        fs::write(folder.join(worker.to_string()), "")?;
+        eventually("the other workers", || fs::read_dir(&folder).is_ok_and(|files| files.count() >= workers))?;
+        Ok(worker)
+    }
+
+    pub(crate) fn panic_with(message: String) {
+        ensure!(message != "never", "so that the compiler thinks that this may return");
+        panic!("{message}");
+    }
+
+    pub(crate) fn fail_with_causes() {
+        Err(anyhow!("the disk is on fire")).context("the table cannot be read").context("no answer today")
+    }
+
+    /// An initializer.
+    pub(crate) fn open_ledger(context: &mut Context, title: String) {
+        ensure!(context.task().is_none(), "an initializer is no task");
+        context.state::<Ledger>().title = title;
+        Ok(())
+    }
+
+    /// Adds an entry to the worker's ledger, and returns its title and how many there are.
+    pub(crate) fn enter(context: &mut Context) -> (String, u32) {
+        let ledger = context.state::<Ledger>();
+        ledger.entries += 1;
+        Ok((ledger.title.clone(), ledger.entries))
+    }
+}

@@ -1,0 +1,86 @@
+//! What hosts do with pools on real MPI, each in a process of its own: `tests/hosts/` has the hosts,
+//! which check what they see; here is how each should end, and that nothing is left of it.
+
+mod common;
+
+use common::Scenario;
+
+macro_rules! scenarios {
+    ($($name:ident $(.$setting:ident($value:expr))*;)*) => {
+        $(#[test]
+        fn $name() {
+            Scenario::new(stringify!($name))$(.$setting($value))*.run();
+        })*
+
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+scenarios! {
+    streams_in_order_and_not;
+    an_endless_stream;
+    handles_as_they_complete;
+    a_full_pool_gives_the_call_back;
+    a_waiting_task_is_cancelled;
+    a_running_task_is_cancelled;
+
+    eight_threads_submit;
+    a_second_thread_works_while_main_waits;
+    ten_thousand_sizes_come_back_intact.limit(120);
+
+    dropped_with_work_pending;
+    two_pools_one_after_the_other;
+    two_pools_at_once;
+    grows_to_four_and_shrinks_to_none_twice;
+    shutdown_finishes_everything;
+    shutdown_now_finishes_what_runs;
+    exits_with_a_live_pool.code(7);
+    panics_with_a_live_pool.code(101);
+    without_init;
+
+    a_task_panics;
+    a_task_fails_with_causes;
+    an_initializer_fails;
+    an_initializer_panics;
+    an_initializer_leaves_its_state;
+
+    programs_that_cannot_be_started;
+    a_task_that_another_program_lacks;
+    a_worker_without_tasks;
+    arguments_environment_and_directory_arrive;
+    long_arguments_arrive;
+
+    the_host_uses_mpi_too;
+    the_host_has_finalized_mpi;
+}
+
+#[test]
+fn the_host_has_mpi_at_a_low_level() {
+    for level in ["MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED", "MPI_THREAD_SERIALIZED"] {
+        Scenario::new("the_host_has_mpi_at_a_low_level").argument(level).run();
+    }
+}
+
+/// The alarms of `common` go off.
+#[test]
+#[should_panic(expected = "did not end within its time limit")]
+fn hangs() {
+    Scenario::new("hangs").limit(1).run();
+}
+
+#[test]
+#[should_panic(expected = "left behind")]
+fn leaves_a_process_behind() {
+    Scenario::new("leaves_a_process_behind").patience(1).run();
+}
+
+#[test]
+fn every_scenario_is_run() {
+    let listed = Scenario::new("--list").run();
+    let by_hand = ["the_host_has_mpi_at_a_low_level", "hangs", "leaves_a_process_behind"];
+    let mut here = [NAMES, &by_hand].concat();
+    let mut there: Vec<_> = listed.lines().collect();
+    here.sort_unstable();
+    there.sort_unstable();
+    assert_eq!(here, there);
+}
