@@ -16,6 +16,7 @@ mod estimate;
 mod event;
 mod growth;
 mod health;
+mod lifecycle;
 mod line;
 mod meter;
 mod population;

@@ -337,8 +337,10 @@ fn a_poison_task_takes_only_itself_down() {
         450ms  ready w2           | send w2 t0 #3
         451ms  lost w2            | abandon w2, t0 lost 3
         851ms  until              | spawn w3
-        900ms  ready w3           | send w3 t1
-        901ms  answers w3 t1 1ms  | t1 answered
+        900ms  failed w3          |
+        1700ms until              | spawn w4
+        1800ms ready w4           | send w4 t1
+        1801ms answers w4 t1 1ms  | t1 answered
     ",
     );
 }
