@@ -85,16 +85,17 @@ impl Ledger {
         self.losses.push_back((worker, reason));
     }
 
-    /// Closes a task's entry and settles its promise. `hint` explains why a worker does not know a task.
+    /// Closes a task's entry and tells how its promise is to be settled. `hint` explains why a worker does
+    /// not know a task.
     pub(super) fn resolve(
         &mut self,
         task: TaskId,
         resolution: Resolution,
         hint: impl FnOnce(WorkerId, &'static Definition) -> String,
-    ) {
+    ) -> (Promise, Settled) {
         let entry = self.entries.remove(&task).expect("the core resolves each task once");
         let settled = self.settle(&entry, resolution, hint);
-        entry.promise.settle(settled.map(|bytes| Answer { bytes, place: entry.place }));
+        (entry.promise, settled.map(|bytes| Answer { bytes, place: entry.place }))
     }
 
     fn settle(

@@ -1,9 +1,9 @@
 //! The driver: the only place where the core, which decides, and a transport, which acts, meet.
 //!
 //! A turn is a handful of named steps: take commands, poll the transport, fire timers, perform what the
-//! core asks for, flush what that wrote. `engine` turns drivers on a thread and puts it to sleep;
-//! `ledger` keeps what the core knows only by id (arguments, promises), `roster` what is known of each
-//! worker (its host, its tasks, its unsent window).
+//! core asks for, flush what that wrote, settle what has ended. `engine` turns drivers on a thread and
+//! puts it to sleep; `ledger` keeps what the core knows only by id (arguments, promises), `roster` what is
+//! known of each worker (its host, its tasks, its unsent window).
 
 mod engine;
 mod ledger;
@@ -24,7 +24,7 @@ use crate::core::{Action, Config, Event, Resolution, Scheduler, ShutdownMode, Ti
 use crate::error::TaskError;
 use crate::ids::{ProgramId, TaskId, WorkerId};
 use crate::launch::Program;
-use crate::pool::{Promise, Shared};
+use crate::pool::{Promise, Settled, Shared};
 use crate::task::Definition;
 use crate::transport::{Report, Transport};
 use crate::wire::message::{AnswerMessage, FromWorker, Outcome};
@@ -78,7 +78,8 @@ pub(crate) struct Driver<T> {
     shared: Arc<Shared>,
     started: Instant,
     reports: Vec<Report>,
-    resolved: usize,
+    /// Tasks that have ended, and whose handles are told so at the end of the turn.
+    settled: Vec<(Promise, Settled)>,
     /// When the core closed, and the wait for workers that it does not count any more began.
     closed: Option<Instant>,
 }
@@ -102,7 +103,7 @@ impl<T: Transport> Driver<T> {
             shared,
             started: Instant::now(),
             reports: Vec::new(),
-            resolved: 0,
+            settled: Vec::new(),
             closed: None,
         };
         // The first event starts the workers that the pool is to have from the beginning.
@@ -257,14 +258,19 @@ impl<T: Transport> Driver<T> {
 
     fn resolve(&mut self, task: TaskId, resolution: Resolution) {
         let hint = |worker, definition| self.roster.explain_unknown(worker, definition);
-        self.ledger.resolve(task, resolution, hint);
-        self.resolved += 1;
+        self.settled.push(self.ledger.resolve(task, resolution, hint));
     }
 
     fn flush(&mut self) {
         let transport = &mut self.transport;
         self.roster.flush(|worker, frame| transport.send(worker, frame));
-        self.shared.gate.leave(std::mem::take(&mut self.resolved));
+    }
+
+    /// Gives the answers to whoever waits for them. Last, so that who has a result finds its task counted
+    /// in the stats, and its place in the queue free.
+    fn settle(&mut self) {
+        self.shared.gate.leave(self.settled.len());
+        self.settled.drain(..).for_each(|(promise, settled)| promise.settle(settled));
     }
 
     /// Whether the core has closed and the workers that it had done with before are gone too.
@@ -300,6 +306,7 @@ impl<T: Transport> Turnable for Driver<T> {
         self.flush();
         if any {
             self.shared.publish(&self.core.stats());
+            self.settle();
         }
         if self.is_over() {
             self.shared.end("it was shut down");
@@ -323,6 +330,7 @@ impl<T: Transport> Turnable for Driver<T> {
     fn fail(&mut self, reason: &str) {
         // First the gate, so that whoever waits there is told; then everything that was let in.
         self.shared.end(reason);
+        self.settle();
         let reason: Arc<str> = reason.into();
         self.ledger.fail(&reason);
         let fail = |submission: Submission| {
