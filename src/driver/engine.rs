@@ -23,8 +23,8 @@ pub(crate) trait Turnable {
     fn fail(&mut self, reason: &str);
 }
 
-/// Builds a driver on the engine's thread, with what that thread owns.
-pub(crate) type Build<R> = Box<dyn FnOnce(&R) -> Box<dyn Turnable> + Send>;
+/// Builds a driver on the engine's thread, with what that thread owns; none if that cannot be used.
+pub(crate) type Build<R> = Box<dyn FnOnce(&R) -> Option<Box<dyn Turnable>> + Send>;
 
 /// What is asked of a running engine.
 pub(crate) enum Request<R> {
@@ -58,7 +58,7 @@ pub(crate) fn run<R>(
         let mut open = true;
         loop {
             match requests.try_recv() {
-                Ok(Request::Admit(build)) => drivers.push(build(resource)),
+                Ok(Request::Admit(build)) => drivers.extend(build(resource)),
                 Ok(Request::Finish { grace }) => {
                     finish_by = Some(Instant::now() + grace);
                     drivers.iter_mut().for_each(|driver| driver.shut_down());

@@ -38,11 +38,23 @@ impl MpiThread {
         started.get_or_insert_with(start).clone()
     }
 
-    /// Has the MPI thread build and turn one more driver.
-    pub(crate) fn admit(&self, build: impl FnOnce(&Rc<Runtime>) -> Box<dyn Turnable> + Send + 'static) {
-        // If the thread has ended, so does the process: what is built there is dropped, and says so.
+    /// Has the MPI thread build and turn one more driver, unless MPI has ended meanwhile: the host may
+    /// have finalized what it had initialized.
+    pub(crate) fn admit(
+        &self,
+        build: impl FnOnce(&Rc<Runtime>) -> Box<dyn Turnable> + Send + 'static,
+    ) -> Result<(), BuildError> {
+        let (report, admitted) = bounded(1);
+        let build = move |runtime: &Rc<Runtime>| {
+            let usable = runtime.check();
+            let driver = usable.is_ok().then(|| build(runtime));
+            let _ = report.send(usable);
+            driver
+        };
         let _ = self.requests.send(Request::Admit(Box::new(build)));
         self.doorbell.ring();
+        // If the thread has ended, so have MPI and, presently, the process.
+        admitted.recv().unwrap_or(Err(BuildError::Finalized))
     }
 
     pub(crate) fn doorbell(&self) -> Arc<Doorbell> {

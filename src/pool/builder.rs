@@ -179,7 +179,7 @@ fn on_mpi(config: Config, program: Program, queue_max: usize) -> Result<Arc<Shar
     thread.admit(move |runtime| {
         let transport = MpiTransport::new(Rc::clone(runtime));
         Box::new(Driver::new(config, program, transport, inbox, driven)) as Box<dyn Turnable>
-    });
+    })?;
     Ok(shared)
 }
 

@@ -34,6 +34,11 @@ impl Runtime {
         Ok(Self { spawner, ours })
     }
 
+    /// Whether MPI still is what it was at the start: a host may finalize its own at any time.
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        if environment::is_finalized() { Err(BuildError::Finalized) } else { Ok(()) }
+    }
+
     pub(crate) fn spawner(&self) -> &Comm {
         &self.spawner
     }
