@@ -22,7 +22,14 @@ fn main() -> anyhow::Result<()> {
     }
     offshoot::init();
     raw::initialize();
-    println!("{}", mpi::environment::library_version()?.lines().next().unwrap_or_default().trim_end_matches(char::from(0)));
+    println!(
+        "{}",
+        mpi::environment::library_version()?
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches(char::from(0))
+    );
 
     let (mut raw, mut ours, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -39,7 +46,9 @@ fn main() -> anyhow::Result<()> {
 
 fn raw_round_trips() -> Vec<Duration> {
     let peer = raw::Peer::spawn();
-    (0..PINGS / 10).for_each(|_| drop(peer.ping()));
+    for _ in 0..PINGS / 10 {
+        peer.ping();
+    }
     let samples = (0..PINGS).map(|_| peer.ping()).collect();
     peer.leave();
     samples

@@ -51,7 +51,7 @@ impl Window {
         let Cost::Known(cost) = cost else {
             return false;
         };
-        self.held.len() < config.window_max as usize
+        self.len() < config.window_max as usize
             && !self.holds_unknown()
             && self.load.saturating_add(cost) <= nanos(config.window_budget)
     }

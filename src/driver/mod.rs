@@ -134,6 +134,11 @@ impl<T: Transport> Driver<T> {
     }
 
     fn submit(&mut self, submission: Submission) {
+        if self.closed.is_some() {
+            // It was on its way in when the pool ended.
+            let origin = submission.promise.origin(None);
+            return submission.promise.settle(Err(TaskError::ShutDown { origin }));
+        }
         let (task, program) = (submission.promise.task(), submission.program);
         let kind = self.ledger.enter(submission);
         self.tell(Event::Submit { task, program, kind });
