@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::record::{RECORD_MAX, arguments};
 use crate::error::BuildError;
 use crate::task::{Call, Definition, Task};
 use crate::wire::codec;
@@ -145,6 +146,16 @@ impl Program {
         let values = self.variables().iter().map(|(_, value)| value.as_os_str());
         if self.arguments().iter().map(OsString::as_os_str).chain(names).chain(values).any(zero) {
             return refuse("an argument or variable has a zero byte in it".to_owned());
+        }
+        let record: usize = arguments(self).iter().map(String::len).sum();
+        if record > RECORD_MAX {
+            // Each byte is two characters of the record.
+            return refuse(format!(
+                "its arguments and environment take {} bytes, more than the {} that every MPI passes on: \
+                 pass what is long in a file or in the arguments of its initializer",
+                record / 2,
+                RECORD_MAX / 2
+            ));
         }
         match self.start_initializer().map(|initializer| &initializer.arguments) {
             Some(Err(error)) => refuse(format!("the arguments of its initializer {error}")),

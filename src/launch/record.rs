@@ -29,6 +29,10 @@ const ROLE_WORKER: &str = "worker";
 /// Characters in one argument: well below the 1,024 of the shortest line that we know.
 const PIECE: usize = 500;
 
+/// Characters in all arguments together. MPICH's process manager takes requests of 64 KiB, what stands
+/// around each argument included; at a longer one it fails, and ends the host with itself.
+pub(super) const RECORD_MAX: usize = 60_000;
+
 /// What a process was started as.
 pub(crate) enum Role {
     /// By its user.
