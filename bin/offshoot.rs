@@ -1,3 +1,34 @@
-//! The `offshoot` command.
+//! The `offshoot` command: the front door. Each subcommand is a module; what they run is in the library.
 
-fn main() {}
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Grow MPI workers on demand from an ordinary process, and give them work.
+#[derive(Debug, Parser)]
+#[command(name = "offshoot", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Arguments),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  offshoot run jobs.txt                       each line of the file, on as many workers as there are cores
+  seq 100 | offshoot run --args 'gzip -k {}'  one command for each line of input
+  offshoot run --help                         everything that `run` can do";
+
+fn main() -> ExitCode {
+    // A worker is this same executable: in a spawned process this does not return.
+    offshoot::init();
+    match Cli::parse().command {
+        Command::Run(arguments) => run::main(&arguments),
+    }
+}

@@ -1,0 +1,156 @@
+//! Where lines come from: a file or standard input, read lazily, as bytes of no particular encoding.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::template::Template;
+
+/// The longest line. Without a bound an endless one would take all memory.
+const LINE_MAX: u64 = 64 << 20;
+/// Lines that are read before they are wanted.
+const READ_AHEAD: usize = 64;
+
+/// A line of input that is to be run.
+pub(crate) struct Line {
+    /// Which command this is, from 1, without a gap.
+    pub(crate) sequence: u64,
+    /// Which line of the input it is, from 1, for people.
+    pub(crate) number: u64,
+    pub(crate) command: Vec<u8>,
+}
+
+/// An open file or standard input.
+pub(crate) struct Input {
+    reader: Box<dyn BufRead + Send>,
+    name: String,
+    path: Option<PathBuf>,
+    /// Whether it can be read to its end without a wait for whoever writes it.
+    pub(crate) is_file: bool,
+}
+
+impl Input {
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self, String> {
+        match path {
+            Some(path) if path.as_os_str() != "-" => Self::file(path),
+            None if io::stdin().is_terminal() => Err("what is to be run? Name a file with one command a \
+                line, or pipe lines in; `offshoot run --help` has examples"
+                .to_owned()),
+            Some(_) | None => Ok(Self::stdin()),
+        }
+    }
+
+    fn file(path: &Path) -> Result<Self, String> {
+        let shown = path.display();
+        let file = File::open(path).map_err(|error| format!("`{shown}` cannot be read: {error}"))?;
+        let metadata = file.metadata().map_err(|error| format!("`{shown}` cannot be read: {error}"))?;
+        if metadata.is_dir() {
+            return Err(format!("`{shown}` is a directory: name a file with one command a line"));
+        }
+        Ok(Self {
+            reader: Box::new(BufReader::new(file)),
+            name: format!("`{shown}`"),
+            path: Some(path.to_path_buf()),
+            is_file: metadata.is_file(),
+        })
+    }
+
+    fn stdin() -> Self {
+        let kind =
+            rustix::fs::fstat(io::stdin()).map(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode));
+        Self {
+            reader: Box::new(BufReader::new(io::stdin())),
+            name: "standard input".to_owned(),
+            path: None,
+            is_file: kind == Ok(rustix::fs::FileType::RegularFile),
+        }
+    }
+
+    /// A second look at the same file, to count its lines. Not if that would take away from the first.
+    pub(crate) fn again(&self) -> Option<Self> {
+        self.path.as_deref().filter(|_| self.is_file).and_then(|path| Self::file(path).ok())
+    }
+}
+
+/// The lines of an input that are to be run: an iterator. After an error there are no more.
+pub(crate) struct Lines {
+    input: Input,
+    template: Option<Template>,
+    number: u64,
+    sequence: u64,
+    failed: bool,
+}
+
+impl Lines {
+    pub(crate) fn new(input: Input, template: Option<Template>) -> Self {
+        Self { input, template, number: 0, sequence: 0, failed: false }
+    }
+
+    /// Has a thread read them, because whoever writes standard input may take his time. The channel
+    /// closes at the end of the input; the thread ends, at its next line, when the channel is dropped.
+    pub(crate) fn on_a_thread(self) -> io::Result<Receiver<Result<Line, String>>> {
+        let (ahead, lines) = bounded(READ_AHEAD);
+        let body = move || {
+            for line in self {
+                if ahead.send(line).is_err() {
+                    break;
+                }
+            }
+        };
+        thread::Builder::new().name("input".to_owned()).spawn(body)?;
+        Ok(lines)
+    }
+
+    fn read(&mut self) -> Result<Option<Vec<u8>>, String> {
+        let mut line = Vec::new();
+        let read = (&mut self.input.reader).take(LINE_MAX + 1).read_until(b'\n', &mut line);
+        read.map_err(|error| format!("{} cannot be read on: {error}", self.input.name))?;
+        self.number += 1;
+        if line.is_empty() {
+            return Ok(None);
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        } else if line.len() as u64 > LINE_MAX {
+            let (number, name) = (self.number, &self.input.name);
+            return Err(format!("line {number} of {name} is longer than {} MiB: split it", LINE_MAX >> 20));
+        }
+        Ok(Some(line))
+    }
+
+    fn is_to_run(&self, line: &[u8]) -> bool {
+        match self.template {
+            Some(_) => !line.is_empty(),
+            None => !matches!(line.trim_ascii_start(), [] | [b'#', ..]),
+        }
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Result<Line, String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.failed {
+            let line = match self.read() {
+                Ok(line) => line?,
+                Err(error) => {
+                    self.failed = true;
+                    return Some(Err(error));
+                }
+            };
+            if self.is_to_run(&line) {
+                self.sequence += 1;
+                let sequence = self.sequence;
+                let command = match &self.template {
+                    Some(template) => template.fill(&line, sequence),
+                    None => line,
+                };
+                return Some(Ok(Line { sequence, number: self.number, command }));
+            }
+        }
+        None
+    }
+}
