@@ -12,7 +12,7 @@ mod run;
 use std::process;
 
 use crate::launch::{self, Role};
-use crate::process::{outlive_terminal_signals, remember_environment};
+use crate::process::{keep_descriptors_to_ourselves, outlive_terminal_signals, remember_environment};
 use crate::task::Registry;
 use crate::transport::mpi as transport;
 
@@ -74,6 +74,7 @@ pub fn serve_with(registry: Registry) -> ! {
 fn serve_as_worker(registry: &Registry) -> ! {
     outlive_terminal_signals();
     let (link, rank) = transport::initialize_worker().unwrap_or_else(|reason| fail(&reason));
+    keep_descriptors_to_ourselves();
     let host = mpi::environment::processor_name().unwrap_or_else(|_| "unknown".to_owned());
     let left = run(link, registry, Place { host: host.into(), rank }).and_then(transport::MpiLink::leave);
     match left {
