@@ -49,6 +49,7 @@ scenarios! {
     a_worker_without_tasks;
     arguments_environment_and_directory_arrive;
     long_arguments_arrive;
+    arguments_that_are_too_long_are_refused;
 
     the_host_uses_mpi_too;
     the_host_has_finalized_mpi;
@@ -59,6 +60,12 @@ fn the_host_has_mpi_at_a_low_level() {
     for level in ["MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED", "MPI_THREAD_SERIALIZED"] {
         Scenario::new("the_host_has_mpi_at_a_low_level").argument(level).run();
     }
+}
+
+#[test]
+#[ignore = "on MPICH the worker outlives its host: nothing watches it yet (guard)"]
+fn dropped_while_a_task_never_ends() {
+    Scenario::new("dropped_while_a_task_never_ends").run();
 }
 
 /// The alarms of `common` go off.
@@ -77,7 +84,12 @@ fn leaves_a_process_behind() {
 #[test]
 fn every_scenario_is_run() {
     let listed = Scenario::new("--list").run();
-    let by_hand = ["the_host_has_mpi_at_a_low_level", "hangs", "leaves_a_process_behind"];
+    let by_hand = [
+        "the_host_has_mpi_at_a_low_level",
+        "dropped_while_a_task_never_ends",
+        "hangs",
+        "leaves_a_process_behind",
+    ];
     let mut here = [NAMES, &by_hand].concat();
     let mut there: Vec<_> = listed.lines().collect();
     here.sort_unstable();

@@ -37,6 +37,7 @@ scenarios! {
         ten_thousand_sizes_come_back_intact;
     lifecycle:
         dropped_with_work_pending,
+        dropped_while_a_task_never_ends,
         two_pools_one_after_the_other,
         two_pools_at_once,
         grows_to_four_and_shrinks_to_none_twice,
@@ -56,7 +57,8 @@ scenarios! {
         a_task_that_another_program_lacks,
         a_worker_without_tasks,
         arguments_environment_and_directory_arrive,
-        long_arguments_arrive;
+        long_arguments_arrive,
+        arguments_that_are_too_long_are_refused;
     neighbours:
         the_host_uses_mpi_too,
         the_host_has_mpi_at_a_low_level,

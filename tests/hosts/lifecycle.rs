@@ -30,6 +30,19 @@ pub(crate) fn dropped_with_work_pending() -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(crate) fn dropped_while_a_task_never_ends() -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(0..=1).build()?;
+    let stage = Stage::new()?;
+    let endless = pool.submit(stage.never_end("a")).map_err(|error| error.reason)?;
+    stage.await_start("a")?;
+    let begun = Instant::now();
+    drop(pool);
+    ensure!(begun.elapsed() < Duration::from_secs(10), "the drop took {:?}", begun.elapsed());
+    // Left to itself; the end of the process is the end of it.
+    ensure!(!endless.is_finished());
+    Ok(())
+}
+
 pub(crate) fn two_pools_one_after_the_other() -> anyhow::Result<()> {
     let mut workers = BTreeSet::new();
     for _ in 0..2 {

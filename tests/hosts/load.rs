@@ -70,14 +70,14 @@ pub(crate) fn ten_thousand_sizes_come_back_intact() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Mostly small: every order of magnitude below 64 KiB is as likely as any other, and one in forty
-/// tasks is from the orders above. About half a gigabyte altogether.
+/// Mostly small: every order of magnitude below 64 KiB is as likely as any other, and one in twenty
+/// tasks is from the orders above. Almost a gigabyte altogether, each way.
 fn size(index: u64) -> usize {
     if let Some(edge) = EDGES.get(usize::try_from(index).expect("a small number")) {
         return *edge;
     }
     let dice = mix(index);
-    let (low, high) = if dice % 40 == 0 { (16.0, 23.0) } else { (0.0, 16.0) };
+    let (low, high) = if dice % 20 == 0 { (16.0, 23.0) } else { (0.0, 16.0) };
     let fraction = (dice >> 11) as f64 / (1_u64 << 53) as f64;
     f64::exp2(low + fraction * (high - low)) as usize - 1
 }

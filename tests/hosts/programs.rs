@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use offshoot::{Pool, Program, TaskError};
+use offshoot::{BuildError, Pool, Program, TaskError};
 use report::Start;
 
 use crate::support::result;
@@ -78,8 +78,21 @@ pub(crate) fn arguments_environment_and_directory_arrive() -> anyhow::Result<()>
 }
 
 pub(crate) fn long_arguments_arrive() -> anyhow::Result<()> {
-    let arguments: Vec<String> = ('a'..='t').map(|letter| letter.to_string().repeat(2048)).collect();
-    check_start(&arguments, &[("LONG", "ü\n".repeat(4096))], None)
+    check_start(&long_arguments('l'), &[("LONG", "ü\n".repeat(1365))], None)
+}
+
+pub(crate) fn arguments_that_are_too_long_are_refused() -> anyhow::Result<()> {
+    let program = worker()?.args(long_arguments('t'));
+    match Pool::builder().program(program).build() {
+        Err(BuildError::Program { reason, .. }) => ensure!(reason.contains("initializer"), "{reason}"),
+        other => bail!("not refused, but {other:?}"),
+    }
+    Ok(())
+}
+
+/// One argument of 2 KiB for each letter from `a` to this one.
+fn long_arguments(last: char) -> Vec<String> {
+    ('a'..=last).map(|letter| letter.to_string().repeat(2048)).collect()
 }
 
 /// Starts a worker so, and has it tell how it was started.

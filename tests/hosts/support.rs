@@ -9,7 +9,7 @@ use anyhow::bail;
 use offshoot::Handle;
 use tempfile::TempDir;
 
-use crate::tasks::hold;
+use crate::tasks::{hold, never_end};
 
 /// Looks until something holds; fails if that takes longer than half a minute.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
@@ -40,6 +40,11 @@ impl Stage {
     /// A task that runs until it is released or cancelled.
     pub(crate) fn hold(&self, name: &str) -> offshoot::Call<hold> {
         hold(self.file(name, "started"), self.file(name, "release"))
+    }
+
+    /// A task that runs until its worker is killed.
+    pub(crate) fn never_end(&self, name: &str) -> offshoot::Call<never_end> {
+        never_end(self.file(name, "started"))
     }
 
     /// Waits until the task runs.

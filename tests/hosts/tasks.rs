@@ -41,6 +41,12 @@ offshoot::tasks! {
         Ok(if cancelled { "cancelled" } else { "released" }.to_owned())
     }
 
+    /// Announces itself by a file, and then neither ends nor asks whether it is still wanted.
+    pub(crate) fn never_end(started: PathBuf) {
+        fs::write(&started, "")?;
+        eventually("nothing", || false)
+    }
+
     /// Waits in a folder until so many workers are there at once, and returns who this one is.
     pub(crate) fn meet(context: &mut Context, folder: PathBuf, workers: usize) -> u64 {
         let worker = context.worker().number();
