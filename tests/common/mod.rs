@@ -97,20 +97,21 @@ impl Scenario {
     }
 }
 
-/// Has cargo build an example, so that no test runs a stale one, and returns its path.
+/// The path of an example, after cargo has built all of them (some start others), so that no test runs a
+/// stale one.
 ///
-/// `cargo nextest run` alone has built it; `cargo nextest run --test mpi_scenarios` has not.
+/// `cargo nextest run` alone has built them; `cargo nextest run --test mpi_scenarios` has not.
 fn built(example: &str) -> PathBuf {
     let tests = env::current_exe().expect("/proc is there");
     let profile = tests.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
     if let Some(cargo) = env::var_os("CARGO") {
         let mut command = Command::new(cargo);
-        command.args(["build", "--quiet", "--example", example]);
+        command.args(["build", "--quiet", "--examples"]);
         if profile.ends_with("release") {
             command.arg("--release");
         }
         let status = command.status().expect("cargo starts");
-        assert!(status.success(), "the example `{example}` does not build");
+        assert!(status.success(), "the examples do not build");
     }
     profile.join("examples").join(example)
 }
