@@ -34,12 +34,15 @@ pub(crate) struct Input {
 
 impl Input {
     pub(crate) fn open(path: Option<&Path>) -> Result<Self, String> {
+        if path.is_none() && io::stdin().is_terminal() {
+            return Err("what is to be run? Name a file with one command a line, or pipe lines in; \
+                `offshoot run --help` has examples"
+                .to_owned());
+        }
+        let stdin = take_stdin().map_err(|error| format!("standard input cannot be used: {error}"))?;
         match path {
             Some(path) if path.as_os_str() != "-" => Self::file(path),
-            None if io::stdin().is_terminal() => Err("what is to be run? Name a file with one command a \
-                line, or pipe lines in; `offshoot run --help` has examples"
-                .to_owned()),
-            Some(_) | None => Ok(Self::stdin()),
+            Some(_) | None => Ok(Self::stdin(stdin)),
         }
     }
 
@@ -58,14 +61,12 @@ impl Input {
         })
     }
 
-    fn stdin() -> Self {
-        let kind =
-            rustix::fs::fstat(io::stdin()).map(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode));
+    fn stdin(stdin: File) -> Self {
         Self {
-            reader: Box::new(BufReader::new(io::stdin())),
+            is_file: stdin.metadata().is_ok_and(|metadata| metadata.is_file()),
+            reader: Box::new(BufReader::new(stdin)),
             name: "standard input".to_owned(),
             path: None,
-            is_file: kind == Ok(rustix::fs::FileType::RegularFile),
         }
     }
 
@@ -73,6 +74,14 @@ impl Input {
     pub(crate) fn again(&self) -> Option<Self> {
         self.path.as_deref().filter(|_| self.is_file).and_then(|path| Self::file(path).ok())
     }
+}
+
+/// Puts nothing in the place of standard input, and returns what was there. The daemons of an MPI inherit
+/// it, and Open MPI's takes what it can get, for the first worker: lines would be missing here.
+fn take_stdin() -> io::Result<File> {
+    let stdin = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(File::from(stdin))
 }
 
 /// The lines of an input that are to be run: an iterator. After an error there are no more.

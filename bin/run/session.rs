@@ -19,7 +19,7 @@ use super::joblog::Joblog;
 use super::order::{Captured, End, Report, Setting};
 use super::output::{Block, Output, Streams};
 use super::progress::Progress;
-use super::tally::{Tally, amount};
+use super::tally::Tally;
 use super::{Arguments, BROKEN_PIPE, FAILED, NOTHING, PASSED, interrupt, say, shell};
 
 /// Lines under way at once: enough for many workers with short lines, few enough to hold in memory.
@@ -305,8 +305,7 @@ impl Session<'_> {
         }
         self.stopped = Some(reason);
         if let Stop::Signal(_) = reason {
-            let under_way = amount(self.under_way.len() as u64, "line");
-            self.tell_user(&format!("stopping: {under_way} under way to end; once more to quit at once"));
+            self.tell_user("stopping: lines that run are ended, no more are started; once more to quit at once");
         }
         self.under_way.values().for_each(|UnderWay { handle, .. }| handle.cancel());
         if !self.input.is_file {

@@ -104,6 +104,8 @@ struct Line {
     ended: bool,
     stdout: Pipe,
     stderr: Pipe,
+    /// What the shell reads a long line from, as long as it runs.
+    _script: Option<File>,
 }
 
 impl Line {
@@ -112,7 +114,7 @@ impl Line {
             return Err(io::Error::other("it has a zero byte in it, which no shell takes"));
         }
         let text = |bytes: &ByteBuf| OsStr::from_bytes(bytes).to_owned();
-        let (mut shell, _script) = shell(command)?;
+        let (mut shell, script) = shell(command)?;
         let mut shell = shell
             .env_clear()
             .envs(setting.environment.iter().map(|(name, value)| (text(name), text(value))))
@@ -130,7 +132,7 @@ impl Line {
         })?;
         let stdout = Pipe::new(shell.stdout.take().map(OwnedFd::from))?;
         let stderr = Pipe::new(shell.stderr.take().map(OwnedFd::from))?;
-        Ok(Self { shell, id, watch, ended: false, stdout, stderr })
+        Ok(Self { shell, id, watch, ended: false, stdout, stderr, _script: script })
     }
 
     /// Stays with the line until it has ended, by itself or not, and then reaps it.

@@ -49,7 +49,7 @@ impl Tally {
     }
 }
 
-pub(crate) fn amount(count: u64, what: &str) -> String {
+fn amount(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
