@@ -77,7 +77,7 @@ fn size(index: u64) -> usize {
         return *edge;
     }
     let dice = mix(index);
-    let (low, high) = if dice % 20 == 0 { (16.0, 23.0) } else { (0.0, 16.0) };
+    let (low, high) = if dice.is_multiple_of(20) { (16.0, 23.0) } else { (0.0, 16.0) };
     let fraction = (dice >> 11) as f64 / (1_u64 << 53) as f64;
     f64::exp2(low + fraction * (high - low)) as usize - 1
 }
