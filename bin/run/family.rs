@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
-use rustix::process::{getpid, kill_process, kill_process_group, set_child_subreaper, waitpid};
+use rustix::process::{getpid, kill_process, kill_process_group, set_child_subreaper, wait, waitpid};
 
 /// From the request to end to the order.
 const GRACE: Duration = Duration::from_millis(1000);
@@ -56,7 +56,7 @@ impl Family {
         self.strangers.clear();
         self.stranger_groups.clear();
         let living = loop {
-            match waitpid(None, WaitOptions::NOHANG) {
+            match wait(WaitOptions::NOHANG) {
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => break true,
                 Err(_) => break false,

@@ -305,7 +305,9 @@ impl Session<'_> {
         }
         self.stopped = Some(reason);
         if let Stop::Signal(_) = reason {
-            self.tell_user("stopping: lines that run are ended, no more are started; once more to quit at once");
+            self.tell_user(
+                "stopping: lines that run are ended, no more are started; once more to quit at once",
+            );
         }
         self.under_way.values().for_each(|UnderWay { handle, .. }| handle.cancel());
         if !self.input.is_file {
