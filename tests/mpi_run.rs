@@ -110,15 +110,15 @@ fn a_timeout_ends_all_processes_of_the_line() {
     );
     let begun = Instant::now();
     // That none of them is left is checked at each end.
-    let ended = offshoot(["--timeout", "0.3", "-j1"]).file(lines).finish().code(1).wrote("next\n");
-    ended.said(&["line 1 took longer than 0.3 s and was ended: ", "1 passed, 1 failed (1) in "]);
+    let ended = offshoot(["--timeout", "1.5", "-j1"]).file(lines).finish().code(1).wrote("next\n");
+    ended.said(&["line 1 took longer than 1.5 s and was ended: ", "1 passed, 1 failed (1) in "]);
     assert!(begun.elapsed() < Duration::from_secs(30));
 }
 
 #[test]
 fn what_a_line_leaves_in_the_background_lives_on() {
     let lines = "(until [ -e go ]; do sleep 0.01; done; touch gone) & echo $!\nsleep 1000\n";
-    let running = offshoot(["--timeout", "0.5", "-j1"]).file(lines).start();
+    let running = offshoot(["--timeout", "1.5", "-j1"]).file(lines).start();
     let folder = running.folder().to_owned();
     let go = std::thread::spawn(move || {
         // Line 2 has been ended, and with it whatever was taken for its child.
@@ -135,7 +135,7 @@ fn what_a_line_leaves_in_the_background_lives_on() {
 #[test]
 fn the_first_failure_halts_if_so_told() {
     let mut lines = format!("touch one; {LONG}\nuntil [ -e one ]; do sleep 0.01; done; exit 7\n");
-    (3..=500).for_each(|_| lines.push_str("sleep 0.2\n"));
+    (3..=500).for_each(|_| lines.push_str("sleep 5\n"));
     let ended = offshoot(["--halt-on-error", "--workers", "2..2"]).file(lines).finish().code(1);
     ended.said(&[
         "line 2 failed: no more are started",
