@@ -1,7 +1,7 @@
 //! `offshoot run`: one shell command for each line of input, on workers that grow with the work.
 //!
-//! On the host: `input` reads lines, `session` keeps them under way, `output`, `joblog` and `tally` say
-//! what became of them. On a worker: `shell` runs one line, `family` knows which processes are the
+//! On the host: `input` reads lines, `session` keeps them under way, `output`, `joblog`, `words` and
+//! `tally` say what became of them. On a worker: `shell` runs one line, `family` knows which processes are the
 //! line's and ends them. `order` is what travels between the two.
 
 mod arguments;
@@ -16,6 +16,7 @@ mod session;
 mod shell;
 mod tally;
 mod template;
+mod words;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
