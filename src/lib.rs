@@ -31,6 +31,7 @@
 mod core;
 mod driver;
 mod error;
+mod guard;
 mod ids;
 mod launch;
 mod pool;

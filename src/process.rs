@@ -4,15 +4,22 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 static ORIGINAL: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
 
 /// Remembers the environment as it is. The first call counts.
+///
+/// # Panics
+/// If the process has more than one thread: it is to be changed next.
 pub(crate) fn remember_environment() {
+    assert_single_thread();
     ORIGINAL.get_or_init(|| env::vars_os().collect());
 }
 
@@ -65,20 +72,122 @@ pub(crate) fn block_terminal_signals() {
 }
 
 /// Makes the calling process, a worker, live through the terminal's Ctrl-C: its host decides what
-/// becomes of it. A handler, not `SIG_IGN`, so that what a task starts gets the default back.
+/// becomes of it.
 pub(crate) fn outlive_terminal_signals() {
+    handle_and_forget(&[libc::SIGINT, libc::SIGQUIT]);
+}
+
+/// Makes the calling process, a guard, live through what would end its worker, and adopt its orphans.
+pub(crate) fn outlive_worker() {
+    // Open MPI's and hydra's daemons pass SIGUSR1 on to what they started.
+    handle_and_forget(&[libc::SIGINT, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2]);
+    // Where the kernel is too old for it, orphans are init's.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+}
+
+/// Handles signals by doing nothing. Handlers, not `SIG_IGN`, so that what this process starts gets the
+/// defaults back; and unblocked, because a mask is inherited too.
+fn handle_and_forget(signals: &[libc::c_int]) {
     extern "C" fn nothing(_signal: libc::c_int) {}
-    for signal in [libc::SIGINT, libc::SIGQUIT] {
-        // SAFETY: the handler does nothing, so it is async-signal-safe; the mask of this thread may have
-        // been inherited blocked, which tasks' children must not inherit in turn.
+    for &signal in signals {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: the handler does nothing, so it is async-signal-safe; sigemptyset initializes the set,
+        // and pthread_sigmask changes the mask of the calling thread only.
         unsafe {
             libc::signal(signal, nothing as extern "C" fn(libc::c_int) as libc::sighandler_t);
-            let mut set = MaybeUninit::<libc::sigset_t>::uninit();
             libc::sigemptyset(set.as_mut_ptr());
             libc::sigaddset(set.as_mut_ptr(), signal);
             libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
         }
     }
+}
+
+/// A pipe's end that this process inherited under this number.
+pub(crate) fn inherited_pipe(fd: std::os::fd::RawFd) -> std::io::PipeWriter {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    // SAFETY: our own guard opened it for this process alone and named it; it is asked for once.
+    unsafe { OwnedFd::from_raw_fd(fd) }.into()
+}
+
+/// A signal's name, `SIGKILL`, or its number where it has none.
+pub(crate) fn signal_name(signal: i32) -> String {
+    const NAMES: [(libc::c_int, &str); 14] = [
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGINT, "SIGINT"),
+        (libc::SIGQUIT, "SIGQUIT"),
+        (libc::SIGILL, "SIGILL"),
+        (libc::SIGTRAP, "SIGTRAP"),
+        (libc::SIGABRT, "SIGABRT"),
+        (libc::SIGBUS, "SIGBUS"),
+        (libc::SIGFPE, "SIGFPE"),
+        (libc::SIGKILL, "SIGKILL"),
+        (libc::SIGSEGV, "SIGSEGV"),
+        (libc::SIGPIPE, "SIGPIPE"),
+        (libc::SIGALRM, "SIGALRM"),
+        (libc::SIGTERM, "SIGTERM"),
+        (libc::SIGSYS, "SIGSYS"),
+    ];
+    let named = NAMES.iter().find(|(number, _)| *number == signal);
+    named.map_or_else(|| format!("signal {signal}"), |(_, name)| (*name).to_owned())
+}
+
+/// Has the process that `command` starts killed when the calling thread's process ends, in whatever way.
+pub(crate) fn die_with_this_one(command: &mut Command) {
+    let parent = rustix::process::getpid();
+    let arm = move || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // It may have ended before the signal was armed.
+        if rustix::process::getppid() == Some(parent) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(arm) };
+}
+
+/// Writes a line to a descriptor that this process inherited, and waits up to three seconds for an answer.
+pub(crate) fn converse(fd: i32, line: &[u8]) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    // SAFETY: whoever started this process left the descriptor open for it; nothing here closes it.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    if rustix::io::write(fd, line).is_ok() {
+        let patience = Timespec { tv_sec: 3, tv_nsec: 0 };
+        let answered = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&patience));
+        if answered.is_ok_and(|ready| ready > 0) {
+            let _ = rustix::io::read(fd, &mut [0_u8; 256]);
+        }
+    }
+}
+
+/// Carries the secret of the control channel to the guards: the environment of a process can be read by its
+/// user only.
+const SECRET_VARIABLE: &str = "OFFSHOOT_SECRET";
+
+/// Makes up the secret of this process's control channel, for the guards to inherit.
+///
+/// # Panics
+/// If the process has more than one thread.
+pub(crate) fn make_secret() {
+    let mut secret = [0; 16];
+    rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())
+        .expect("16 bytes are always given");
+    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    set_variable(SECRET_VARIABLE, hex.as_ref());
+}
+
+/// The secret that this process made up or inherited.
+pub(crate) fn secret() -> Option<[u8; 16]> {
+    let hex = env::var(SECRET_VARIABLE).ok()?;
+    u128::from_str_radix(&hex, 16).ok().map(u128::to_be_bytes)
+}
+
+/// Takes the inherited secret out of the environment, so that nothing that is started from here has it.
+pub(crate) fn take_secret() -> Option<[u8; 16]> {
+    let secret = secret();
+    remove_variable(SECRET_VARIABLE);
+    secret
 }
 
 /// Marks all descriptors but the standard ones to be closed in programs that this process starts.
@@ -93,7 +202,7 @@ pub(crate) fn keep_descriptors_to_ourselves() {
     unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, flags) };
 }
 
-static AT_EXIT: AtomicUsize = AtomicUsize::new(0);
+static AT_EXIT: OnceLock<fn()> = OnceLock::new();
 
 /// Has `action` called when the process ends through `exit` or a return from `main`. Once per process.
 ///
@@ -101,14 +210,12 @@ static AT_EXIT: AtomicUsize = AtomicUsize::new(0);
 /// and its network libraries registered, and may still use MPI.
 pub(crate) fn at_exit(action: fn()) {
     extern "C" fn run() {
-        let action = AT_EXIT.load(Ordering::Acquire);
-        // SAFETY: only `at_exit` stores here, and it stores a `fn()`, before it registers this.
-        let action: fn() = unsafe { std::mem::transmute(action) };
-        // Unwinding must not reach C.
-        let _ = std::panic::catch_unwind(action);
+        if let Some(action) = AT_EXIT.get() {
+            // Unwinding must not reach C.
+            let _ = std::panic::catch_unwind(action);
+        }
     }
-    let previous = AT_EXIT.swap(action as usize, Ordering::AcqRel);
-    assert_eq!(previous, 0, "at_exit is for one action");
+    AT_EXIT.set(action).expect("at_exit is for one action");
     // SAFETY: `run` is a plain function that lives as long as the process.
     let refused = unsafe { libc::atexit(run) };
     assert_eq!(refused, 0, "the C library has room for 32 exit functions at least");

@@ -11,8 +11,9 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("process", &[]),
     ("task", &["wire"]),
     ("launch", &["process", "task", "wire"]),
-    ("transport", &["launch", "task", "wire", "worker"]),
-    ("worker", &["launch", "process", "task", "transport", "wire"]),
+    ("transport", &["launch", "process", "task", "wire", "worker"]),
+    ("worker", &["guard", "launch", "process", "task", "transport", "wire"]),
+    ("guard", &["launch", "process", "transport::mpi", "wire"]),
     ("driver", &["core", "launch", "pool", "process", "task", "transport", "wire"]),
     ("pool", &["core", "driver", "launch", "task", "transport", "wire"]),
 ];

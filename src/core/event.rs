@@ -15,6 +15,7 @@ pub(crate) enum Event {
     /// A user no longer wants a task.
     Cancel { task: TaskId },
     /// The spawn of a worker returned: its process exists, its hello is still to come.
+    /// Its time to become ready begins now.
     Spawned { worker: WorkerId },
     /// A worker did not come to be: the spawn failed, its hello was refused, or its initializer failed.
     /// The driver has already closed whatever there was of it.

@@ -100,8 +100,7 @@ impl Scheduler {
         match event {
             Event::Submit { task, program, kind } => self.on_submit(task, program, kind),
             Event::Cancel { task } => self.on_cancel(task),
-            // A worker is of use, and its start over, only when it is ready.
-            Event::Spawned { worker: _ } => {}
+            Event::Spawned { worker } => self.on_spawned(worker),
             Event::SpawnFailed { worker } => self.on_spawn_failed(worker),
             Event::Ready { worker } => self.on_ready(worker),
             Event::Answered { worker, task, ran } => self.on_answered(worker, task, ran),
@@ -139,6 +138,15 @@ impl Scheduler {
                 task.place = Place::Held { worker, recanted: true };
                 self.actions.push_back(Action::Recant { worker, task: id });
             }
+        }
+    }
+
+    /// The worker is of use only when it is ready, but its time begins now: how long it waited for its
+    /// turn to be spawned is not its fault.
+    fn on_spawned(&mut self, id: WorkerId) {
+        if self.starting.contains(id) {
+            self.starting.leave(id);
+            self.starting.join(id, self.now);
         }
     }
 

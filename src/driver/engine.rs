@@ -6,17 +6,18 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::Turn;
+use crate::task::panic_message;
 use crate::transport::{Doorbell, Patience};
 
 /// What an engine sees of a driver.
 pub(crate) trait Turnable {
     /// Does what there is to do, without waiting.
     fn turn(&mut self) -> Turn;
-    /// Whether an API thread has asked for something.
-    fn has_commands(&self) -> bool;
+    /// Whether an API thread has asked for something, or a worker has said something.
+    fn has_news(&self) -> bool;
     /// Ends the pool: what waits is cancelled, what runs is asked to stop.
     fn shut_down(&mut self);
     /// Settles everything with an error. The driver is not turned any more.
@@ -49,44 +50,27 @@ pub(crate) fn run<R>(
     doorbell: &Doorbell,
     requests: &Receiver<Request<R>>,
     resource: &R,
-    mut drivers: Vec<Box<dyn Turnable>>,
+    drivers: Vec<Box<dyn Turnable>>,
 ) -> Ending {
+    let mut engine = Engine { requests, drivers, ending: Ending::Clean, finish_by: None, is_open: true };
     let mut patience = Patience::new();
-    let mut ending = Ending::Clean;
-    let mut finish_by = None;
     loop {
-        let mut open = true;
-        loop {
-            match requests.try_recv() {
-                Ok(Request::Admit(build)) => drivers.extend(build(resource)),
-                Ok(Request::Finish { grace }) => {
-                    finish_by = Some(Instant::now() + grace);
-                    drivers.iter_mut().for_each(|driver| driver.shut_down());
-                }
-                Err(crossbeam_channel::TryRecvError::Empty) => break,
-                Err(crossbeam_channel::TryRecvError::Disconnected) => {
-                    open = false;
-                    break;
-                }
-            }
-        }
-        let rest = turn_all(&mut drivers, &mut ending);
-        if drivers.is_empty() && (finish_by.is_some() || !open) {
+        engine.take_requests(resource);
+        let rest = engine.turn_all();
+        if let Some(ending) = engine.is_over() {
             return ending;
-        }
-        if finish_by.is_some_and(|finish_by| Instant::now() > finish_by) {
-            return Ending::Unclean;
         }
         match rest {
             Rest::None => patience.reset(),
             Rest::Polling { until } => {
                 if let Some(sleep) = patience.pause() {
                     let until = until.into_iter().chain([Instant::now() + sleep]).min();
-                    doorbell.sleep(until, || is_asked(&drivers, requests));
+                    doorbell.sleep(until, || engine.is_anything_new());
                 }
             }
             Rest::Asleep { until } => {
-                doorbell.sleep(until.into_iter().chain(finish_by).min(), || is_asked(&drivers, requests));
+                let until = until.into_iter().chain(engine.finish_by).min();
+                doorbell.sleep(until, || engine.is_anything_new());
                 patience.reset();
             }
         }
@@ -100,46 +84,79 @@ enum Rest {
     Asleep { until: Option<Instant> },
 }
 
-fn turn_all(drivers: &mut Vec<Box<dyn Turnable>>, ending: &mut Ending) -> Rest {
-    let (mut active, mut any_polling, mut earliest) = (false, false, None::<Instant>);
-    drivers.retain_mut(|driver| match turn_guarded(driver.as_mut()) {
-        Ok(Turn::Active) => {
+struct Engine<'a, R> {
+    requests: &'a Receiver<Request<R>>,
+    drivers: Vec<Box<dyn Turnable>>,
+    ending: Ending,
+    finish_by: Option<Instant>,
+    /// Whether anybody can still ask for something.
+    is_open: bool,
+}
+
+impl<R> Engine<'_, R> {
+    fn take_requests(&mut self, resource: &R) {
+        loop {
+            match self.requests.try_recv() {
+                Ok(Request::Admit(build)) => match guarded(|| build(resource)) {
+                    Ok(driver) => self.drivers.extend(driver),
+                    Err(reason) => tracing::error!("a pool could not be built: {reason}"),
+                },
+                Ok(Request::Finish { grace }) => self.finish_by = Some(Instant::now() + grace),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.is_open = false;
+                    break;
+                }
+            }
+        }
+        if self.finish_by.is_some() {
+            self.drivers.iter_mut().for_each(|driver| driver.shut_down());
+        }
+    }
+
+    fn is_over(&self) -> Option<Ending> {
+        if self.drivers.is_empty() && (self.finish_by.is_some() || !self.is_open) {
+            return Some(self.ending);
+        }
+        self.finish_by.is_some_and(|finish_by| Instant::now() > finish_by).then_some(Ending::Unclean)
+    }
+
+    fn turn_all(&mut self) -> Rest {
+        let (mut active, mut any_polling, mut earliest) = (false, false, None::<Instant>);
+        self.drivers.retain_mut(|driver| {
+            let is_to_stay = match guarded(|| driver.turn()) {
+                Ok(Turn::Active) => true,
+                Ok(Turn::Quiet { polling, until }) => {
+                    any_polling |= polling;
+                    earliest = earliest.into_iter().chain(until).min();
+                    return true;
+                }
+                Ok(Turn::Closed) => false,
+                Err(reason) => {
+                    tracing::error!("a pool failed: {reason}");
+                    // A second panic leaves the rest to the promises' own drop.
+                    let _ = guarded(|| driver.fail(&reason));
+                    self.ending = Ending::Unclean;
+                    false
+                }
+            };
             active = true;
-            true
+            is_to_stay
+        });
+        match (active, any_polling) {
+            (true, _) => Rest::None,
+            (false, true) => Rest::Polling { until: earliest },
+            (false, false) => Rest::Asleep { until: earliest },
         }
-        Ok(Turn::Quiet { polling, until }) => {
-            any_polling |= polling;
-            earliest = earliest.into_iter().chain(until).min();
-            true
-        }
-        Ok(Turn::Closed) => {
-            active = true;
-            false
-        }
-        Err(reason) => {
-            tracing::error!("a pool failed: {reason}");
-            driver.fail(&reason);
-            *ending = Ending::Unclean;
-            active = true;
-            false
-        }
-    });
-    match (active, any_polling) {
-        (true, _) => Rest::None,
-        (false, true) => Rest::Polling { until: earliest },
-        (false, false) => Rest::Asleep { until: earliest },
+    }
+
+    fn is_anything_new(&self) -> bool {
+        !self.requests.is_empty() || self.drivers.iter().any(|driver| driver.has_news())
     }
 }
 
 /// A panic in a driver is a bug of ours: its pool fails, the others go on.
-fn turn_guarded(driver: &mut dyn Turnable) -> Result<Turn, String> {
-    panic::catch_unwind(AssertUnwindSafe(|| driver.turn())).map_err(|payload| {
-        let text = payload.downcast_ref::<&str>().map(ToString::to_string);
-        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-        format!("its thread panicked: {}", text.unwrap_or_else(|| "without a message".to_owned()))
-    })
-}
-
-fn is_asked<R>(drivers: &[Box<dyn Turnable>], requests: &Receiver<Request<R>>) -> bool {
-    !requests.is_empty() || drivers.iter().any(|driver| driver.has_commands())
+fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, String> {
+    panic::catch_unwind(AssertUnwindSafe(act))
+        .map_err(|payload| format!("its thread panicked: {}", panic_message(payload.as_ref())))
 }

@@ -22,7 +22,8 @@ const LOSSES_REMEMBERED: usize = 64;
 #[derive(Default)]
 pub(super) struct Ledger {
     entries: FxHashMap<TaskId, Entry>,
-    kinds: FxHashMap<&'static str, KindId>,
+    /// By name and signature: two tasks of one name are two kinds.
+    kinds: FxHashMap<(&'static str, &'static str), KindId>,
     /// Why the last start of each program failed.
     failed_starts: FxHashMap<ProgramId, String>,
     losses: VecDeque<(WorkerId, String)>,
@@ -45,7 +46,7 @@ impl Ledger {
     pub(super) fn enter(&mut self, submission: Submission) -> KindId {
         let Submission { program, definition, arguments, promise } = submission;
         let next = KindId(u32::try_from(self.kinds.len()).expect("kinds are few"));
-        let kind = *self.kinds.entry(definition.name).or_insert(next);
+        let kind = *self.kinds.entry((definition.name, definition.signature)).or_insert(next);
         let task = promise.task();
         let entry = Entry { program, kind, definition, arguments, promise, place: None, answer: None };
         let doubled = self.entries.insert(task, entry);
@@ -66,10 +67,13 @@ impl Ledger {
         }
     }
 
-    /// Keeps what a worker said of a task. It counts only when the core resolves the task as answered,
-    /// and then it is from the worker that holds the task: the core checks that.
+    /// Keeps what a worker said of a task: the first that the worker which has the task says of it. It
+    /// counts only when the core resolves the task as answered.
     pub(super) fn answer(&mut self, task: TaskId, worker: WorkerId, outcome: Outcome) {
-        if let Some(entry) = self.entries.get_mut(&task) {
+        let Some(entry) = self.entries.get_mut(&task) else { return };
+        let is_there = entry.place.as_ref().is_some_and(|place| place.worker == worker);
+        let is_first = entry.answer.as_ref().is_none_or(|(from, _)| *from != worker);
+        if is_there && is_first {
             entry.answer = Some((worker, outcome));
         }
     }

@@ -18,7 +18,7 @@ use crossbeam_channel::Receiver;
 
 pub(crate) use engine::{Ending, Turnable, run as run_drivers};
 use ledger::Ledger;
-use roster::{Roster, Said};
+use roster::{Loss, Roster, Said};
 
 use crate::core::{Action, Config, Event, Resolution, Scheduler, ShutdownMode, Time};
 use crate::error::TaskError;
@@ -49,6 +49,25 @@ pub(crate) struct Submission {
     pub(crate) promise: Promise,
 }
 
+impl Submission {
+    /// It was on its way in when the pool ended.
+    fn shut_out(self) {
+        let origin = self.promise.origin(None);
+        self.promise.settle(Err(TaskError::ShutDown { origin }));
+    }
+}
+
+impl Command {
+    /// The pool has ended: what is submitted with this ends too.
+    pub(crate) fn shut_out(self) {
+        match self {
+            Self::Submit(submission) => submission.shut_out(),
+            Self::SubmitAll(submissions) => submissions.into_iter().for_each(Submission::shut_out),
+            Self::Cancel(_) | Self::CancelAll(_) | Self::AddProgram(_) | Self::Shutdown(_) => {}
+        }
+    }
+}
+
 /// How a turn left the driver.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Turn {
@@ -64,6 +83,10 @@ pub(crate) enum Turn {
 /// The most steps between two looks at the commands, so that no flood of one starves the other.
 const COMMANDS_A_TURN: usize = 1024;
 
+/// Why a worker is given up that was spawned and then not heard of.
+const LATE: &str =
+    "its worker was not ready in time: `spawn_timeout` covers MPI_Init, the hello and the initializer";
+
 /// How long a pool that ends waits for workers that it has refused.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -77,6 +100,8 @@ pub(crate) struct Driver<T> {
     programs: Vec<Program>,
     shared: Arc<Shared>,
     started: Instant,
+    /// The time of what the core is being told.
+    clock: Time,
     reports: Vec<Report>,
     /// Tasks that have ended, and whose handles are told so at the end of the turn.
     settled: Vec<(Promise, Settled)>,
@@ -93,6 +118,7 @@ impl<T: Transport> Driver<T> {
         commands: Receiver<Command>,
         shared: Arc<Shared>,
     ) -> Self {
+        shared.note_driver();
         let mut driver = Self {
             core: Scheduler::new(config, 1),
             transport,
@@ -102,6 +128,7 @@ impl<T: Transport> Driver<T> {
             programs: vec![program],
             shared,
             started: Instant::now(),
+            clock: Time::ZERO,
             reports: Vec::new(),
             settled: Vec::new(),
             closed: None,
@@ -127,17 +154,26 @@ impl<T: Transport> Driver<T> {
                     self.programs.push(program);
                     self.core.add_program();
                 }
-                Command::Shutdown(mode) => self.tell(Event::Shutdown { mode }),
+                Command::Shutdown(mode) => self.on_shutdown(mode),
             }
         }
         any
     }
 
+    fn on_shutdown(&mut self, mode: ShutdownMode) {
+        self.tell(Event::Shutdown { mode });
+        if mode == ShutdownMode::Cancel {
+            // Nobody waits any more for the workers that were not begun.
+            for worker in self.transport.cancel_spawns() {
+                self.roster.forget(worker);
+                self.tell(Event::SpawnFailed { worker });
+            }
+        }
+    }
+
     fn submit(&mut self, submission: Submission) {
         if self.closed.is_some() {
-            // It was on its way in when the pool ended.
-            let origin = submission.promise.origin(None);
-            return submission.promise.settle(Err(TaskError::ShutDown { origin }));
+            return submission.shut_out();
         }
         let (task, program) = (submission.promise.task(), submission.program);
         let kind = self.ledger.enter(submission);
@@ -147,6 +183,7 @@ impl<T: Transport> Driver<T> {
     fn poll_transport(&mut self) -> bool {
         let mut reports = std::mem::take(&mut self.reports);
         let any = self.transport.poll(&mut reports);
+        self.set_clock_for_arrivals();
         for report in reports.drain(..) {
             match report {
                 Report::Spawned { worker } => self.tell(Event::Spawned { worker }),
@@ -202,25 +239,42 @@ impl<T: Transport> Driver<T> {
 
     /// A worker died, or said what makes no sense. Before it was ready, that is a failed start.
     fn on_lost(&mut self, worker: WorkerId, reason: String) {
-        if self.roster.is_starting(worker) {
-            self.transport.abandon(worker);
-            self.on_spawn_failed(worker, reason);
-        } else if self.roster.is_known(worker) {
-            tracing::warn!("{worker} is lost: {reason}");
-            self.ledger.note_loss(worker, reason);
-            self.tell(Event::Lost { worker });
+        match self.roster.lose(worker) {
+            Loss::Start => {
+                self.transport.abandon(worker);
+                self.on_spawn_failed(worker, reason);
+            }
+            // The core has done with it already.
+            Loss::Refused => self.transport.abandon(worker),
+            Loss::Serving => {
+                tracing::warn!("{worker} is lost: {reason}");
+                self.ledger.note_loss(worker, reason);
+                self.tell(Event::Lost { worker });
+            }
+            Loss::Nobody => {}
         }
     }
 
     fn fire_timers(&mut self) {
-        if self.core.next_deadline().is_some_and(|deadline| deadline <= self.now()) {
+        if self.core.next_deadline().is_some_and(|deadline| deadline <= self.clock) {
             self.tell(Event::Tick);
         }
     }
 
     /// Tells the core what happened.
     fn tell(&mut self, event: Event) {
-        self.core.handle(self.now(), event);
+        self.core.handle(self.clock, event);
+    }
+
+    /// Sets the clock for what has arrived: to now, but not past a deadline that went by unseen, because
+    /// this thread was blocked in a spawn or the machine slept. What had arrived by then comes first.
+    fn set_clock_for_arrivals(&mut self) {
+        let now = self.now();
+        let just_before = |deadline: Time| Time::from_nanos(deadline.nanos().saturating_sub(1));
+        self.clock = match self.core.next_deadline() {
+            Some(deadline) if deadline <= now => self.clock.max(just_before(deadline)),
+            Some(_) | None => now,
+        };
     }
 
     fn perform_actions(&mut self) -> bool {
@@ -254,8 +308,14 @@ impl<T: Transport> Driver<T> {
     }
 
     fn abandon(&mut self, worker: WorkerId) {
-        if let Some(program) = self.roster.end_start(worker) {
-            self.ledger.note_failed_start(program, "it did not become ready in time".to_owned());
+        match self.roster.end_start(worker) {
+            Some(program) => self.ledger.note_failed_start(program, LATE.to_owned()),
+            // What the core decides by itself: it did not leave in time, or answered what it was not asked.
+            None if self.roster.is_serving(worker) => {
+                self.ledger.note_loss(worker, "it did not keep to the protocol".to_owned());
+                tracing::warn!("{worker} did not keep to the protocol, and is given up");
+            }
+            None => {}
         }
         self.roster.forget(worker);
         self.transport.abandon(worker);
@@ -304,8 +364,9 @@ impl<T: Transport> Driver<T> {
 
 impl<T: Transport> Turnable for Driver<T> {
     fn turn(&mut self) -> Turn {
-        let mut any = self.take_commands();
-        any |= self.poll_transport();
+        let mut any = self.poll_transport();
+        self.clock = self.now();
+        any |= self.take_commands();
         self.fire_timers();
         any |= self.perform_actions();
         self.flush();
@@ -315,21 +376,25 @@ impl<T: Transport> Turnable for Driver<T> {
         }
         if self.is_over() {
             self.shared.end("it was shut down");
+            // What was on its way in is told so.
+            self.take_commands();
             return Turn::Closed;
         }
         if any {
             return Turn::Active;
         }
-        let until = self.core.next_deadline().map(|deadline| self.instant(deadline));
+        let deadline = self.core.next_deadline().map(|deadline| self.instant(deadline));
+        let leave_by = self.closed.map(|since| since + LEAVE_TIMEOUT);
+        let until = deadline.into_iter().chain(leave_by).min();
         Turn::Quiet { polling: self.is_polling(), until }
     }
 
-    fn has_commands(&self) -> bool {
-        !self.commands.is_empty()
+    fn has_news(&self) -> bool {
+        !self.commands.is_empty() || self.transport.has_arrived()
     }
 
     fn shut_down(&mut self) {
-        self.tell(Event::Shutdown { mode: ShutdownMode::Cancel });
+        self.on_shutdown(ShutdownMode::Cancel);
     }
 
     fn fail(&mut self, reason: &str) {

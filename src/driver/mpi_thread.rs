@@ -5,6 +5,7 @@
 //! ours must be finalized, or its launcher takes the exit for a crash.
 
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -35,7 +36,15 @@ impl MpiThread {
     /// The MPI thread, started if it is not there yet.
     pub(crate) fn get() -> Result<Self, BuildError> {
         let mut started = MPI_THREAD.lock().unwrap_or_else(PoisonError::into_inner);
-        started.get_or_insert_with(start).clone()
+        if let Some(result) = &*started {
+            return result.clone();
+        }
+        let result = start();
+        // A thread that could not be started now may be another time; what MPI says is for ever.
+        if !matches!(result, Err(BuildError::System(_))) {
+            *started = Some(result.clone());
+        }
+        result
     }
 
     /// Has the MPI thread build and turn one more driver, unless MPI has ended meanwhile: the host may
@@ -69,7 +78,7 @@ fn start() -> Result<MpiThread, BuildError> {
     let bell = Arc::clone(&doorbell);
     let body = move || {
         process::block_terminal_signals();
-        let runtime = match Runtime::start() {
+        let runtime = match Runtime::start(Arc::clone(&bell)) {
             Ok(runtime) => Rc::new(runtime),
             Err(error) => return drop(report.send(Err(error))),
         };
@@ -85,6 +94,7 @@ fn start() -> Result<MpiThread, BuildError> {
         .recv()
         .unwrap_or_else(|_| Err(BuildError::Mpi("the MPI thread panicked while it started".to_owned())))?;
     // After MPI_Init, so that it runs before what MPI and its libraries have registered.
+    STARTED_IN.store(std::process::id(), Ordering::Relaxed);
     process::at_exit(finish);
     Ok(MpiThread { requests, doorbell })
 }
@@ -103,10 +113,17 @@ fn end(ending: Ending, runtime: Rc<Runtime>) {
     ENDED.1.notify_all();
 }
 
+/// The process that has the MPI thread.
+static STARTED_IN: AtomicU32 = AtomicU32::new(0);
+
 static ENDED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
 /// Runs at the end of the process, on the thread that ends it. Thread-locals are gone by then.
 fn finish() {
+    // A child that the host forked has no MPI thread, and is no business of ours.
+    if STARTED_IN.load(Ordering::Relaxed) != std::process::id() {
+        return;
+    }
     let Some(Ok(thread)) = &*MPI_THREAD.lock().unwrap_or_else(PoisonError::into_inner) else { return };
     if thread.requests.send(Request::Finish { grace: EXIT_GRACE }).is_err() {
         return;

@@ -48,6 +48,10 @@ enum Phase {
     Preparing,
     /// It takes tasks.
     Serving,
+    /// It was asked to leave; `Bye` is expected.
+    Leaving,
+    /// It is lost, and the core has been told. Nothing that it says counts.
+    Lost,
     /// It is to leave without ever having been ready; the core has been told of its end already.
     Refused,
 }
@@ -58,6 +62,17 @@ struct Unsent {
     recanted: Vec<TaskId>,
     retire: bool,
     listed: bool,
+}
+
+/// Whose loss a loss is.
+pub(super) enum Loss {
+    /// That of a worker that was not ready yet: a failed start.
+    Start,
+    /// Of one that was to leave without having been ready.
+    Refused,
+    Serving,
+    /// Of one that had been given up.
+    Nobody,
 }
 
 /// What follows from a worker's message.
@@ -97,12 +112,26 @@ impl Roster {
         self.members.insert(worker, member);
     }
 
-    pub(super) fn is_known(&self, worker: WorkerId) -> bool {
-        self.members.contains_key(&worker)
+    /// Whether a worker is ready, and neither lost nor leaving.
+    pub(super) fn is_serving(&self, worker: WorkerId) -> bool {
+        self.members.get(&worker).is_some_and(|member| member.phase == Phase::Serving)
     }
 
-    pub(super) fn is_starting(&self, worker: WorkerId) -> bool {
-        self.members.get(&worker).is_some_and(Member::is_starting)
+    /// A worker is lost. Says what it was until now.
+    pub(super) fn lose(&mut self, worker: WorkerId) -> Loss {
+        let Some(member) = self.members.get_mut(&worker) else { return Loss::Nobody };
+        match member.phase {
+            Phase::Greeting | Phase::Preparing => Loss::Start,
+            Phase::Serving | Phase::Leaving => {
+                member.phase = Phase::Lost;
+                Loss::Serving
+            }
+            Phase::Refused => {
+                self.forget(worker);
+                Loss::Refused
+            }
+            Phase::Lost => Loss::Nobody,
+        }
     }
 
     /// Whether a worker still has to say goodbye that the core has done with.
@@ -121,7 +150,7 @@ impl Roster {
                 Some(program)
             }
             Phase::Refused => Some(program),
-            Phase::Serving => None,
+            Phase::Serving | Phase::Leaving | Phase::Lost => None,
         }
     }
 
@@ -151,7 +180,8 @@ impl Roster {
                 member.refuse(reason)
             }
             (Phase::Serving, FromWorker::Answers(answers)) => Said::Answers(answers),
-            (Phase::Serving | Phase::Refused, FromWorker::Bye) => {
+            (Phase::Lost, _) => Said::Nothing,
+            (Phase::Leaving | Phase::Refused, FromWorker::Bye) => {
                 let known_gone = member.phase == Phase::Refused;
                 self.forget(worker);
                 Said::Bye { known_gone }
@@ -191,6 +221,7 @@ impl Roster {
     pub(super) fn retire(&mut self, worker: WorkerId) {
         if let Some(member) = self.members.get_mut(&worker) {
             member.unsent.retire = true;
+            member.phase = Phase::Leaving;
             self.list(worker);
         }
     }
@@ -230,13 +261,6 @@ impl Roster {
 }
 
 impl Member {
-    fn is_starting(&self) -> bool {
-        match self.phase {
-            Phase::Greeting | Phase::Preparing => true,
-            Phase::Serving | Phase::Refused => false,
-        }
-    }
-
     fn greet(&mut self, worker: WorkerId, hello: Hello) -> Said {
         tracing::debug!("{worker} is process {} at {}", hello.pid, hello.host);
         self.host = hello.host.into();

@@ -81,7 +81,15 @@ impl Transport for Scripted {
         any
     }
 
+    fn cancel_spawns(&mut self) -> Vec<WorkerId> {
+        Vec::new()
+    }
+
     fn is_pending(&self) -> bool {
+        false
+    }
+
+    fn has_arrived(&self) -> bool {
         !self.reports.is_empty()
     }
 
@@ -125,9 +133,13 @@ struct Bench {
 
 impl Bench {
     fn new(habit: Habit) -> Self {
+        Self::with_bell(habit, Arc::default())
+    }
+
+    fn with_bell(habit: Habit, doorbell: Arc<Doorbell>) -> Self {
         let config = Config { workers_max: 1, spawn_backoff: Duration::from_millis(1), ..Config::default() };
         let (commands, inbox) = unbounded();
-        let shared = Arc::new(Shared::new(commands, Arc::new(Doorbell::default()), 100));
+        let shared = Arc::new(Shared::new(commands, doorbell, 100));
         let notes = Rc::<RefCell<Notes>>::default();
         let transport = Scripted { habit, reports: VecDeque::new(), notes: Rc::clone(&notes) };
         let driver = Driver::new(config, Program::this_executable(), transport, inbox, Arc::clone(&shared));
@@ -199,6 +211,85 @@ fn a_message_out_of_turn_makes_the_worker_lost() {
 }
 
 #[test]
+fn a_goodbye_that_nobody_asked_for_makes_the_worker_lost() {
+    let mut bench = Bench::new(|message| good_but(message, || vec![Reaction::Say(FromWorker::Bye)]));
+    assert!(matches!(bench.run(1), Err(TaskError::Lost { attempts: 3, .. })));
+    assert!(bench.notes.borrow().disconnected.is_empty(), "the other side would not come to it");
+}
+
+#[test]
+fn what_a_worker_says_after_its_end_counts_for_nothing() {
+    let mut bench = Bench::new(|message| {
+        good_but(message, || {
+            vec![Reaction::Die, Reaction::Say(FromWorker::Bye), Reaction::Say(FromWorker::Ready)]
+        })
+    });
+    assert!(matches!(bench.run(1), Err(TaskError::Lost { attempts: 3, .. })));
+    assert_eq!(bench.notes.borrow().abandoned.len(), 3);
+    assert!(bench.notes.borrow().disconnected.is_empty());
+}
+
+#[test]
+fn a_second_answer_does_not_replace_the_first() {
+    let mut bench = Bench::new(|message| match message {
+        ToWorker::Tasks(tasks) => {
+            let second = crate::wire::codec::encode_value(&666_i64).expect("it encodes");
+            let again = AnswerMessage { outcome: Outcome::Done(second.into()), ..doubled(&tasks[0]) };
+            vec![Reaction::Say(FromWorker::Answers(vec![doubled(&tasks[0]), again]))]
+        }
+        ToWorker::Welcome(_) | ToWorker::Recant(_) | ToWorker::Retire => good(message),
+    });
+    assert_eq!(bench.run(1).expect("the first answer is right"), 2);
+}
+
+#[test]
+fn a_refused_worker_that_dies_is_forgotten() {
+    let mut bench = Bench::new(|message| match message {
+        ToWorker::Welcome(_) => {
+            let failure = crate::wire::message::Failure::Returned { causes: vec!["no licence".to_owned()] };
+            vec![Reaction::Say(FromWorker::Unfit(failure)), Reaction::Die]
+        }
+        ToWorker::Tasks(_) | ToWorker::Recant(_) => good(message),
+        ToWorker::Retire => vec![],
+    });
+    assert!(bench.run(1).is_err());
+    let notes = Rc::clone(&bench.notes);
+    bench.turn_until(|| notes.borrow().abandoned.len() == 3);
+}
+
+#[test]
+fn two_tasks_of_one_name_are_told_apart() {
+    struct Other;
+    impl crate::Task for Other {
+        const NAME: &'static str = <double as crate::Task>::NAME;
+        const SIGNATURE: &'static str = "(f32) -> f32";
+        type Args = (f32,);
+        type Output = f32;
+        fn run(_: &mut crate::Context, (x,): (f32,)) -> anyhow::Result<f32> {
+            Ok(x)
+        }
+    }
+    let registry = Registry::empty().with::<double>();
+    let pool = Pool::builder().workers(0..=1).loopback_with(registry).build().expect("it can be built");
+    assert_eq!(pool.submit(double(1)).expect("the pool is open").wait().expect("it is known"), 2);
+    let other = pool.submit(crate::Call::<Other>::new((1.0,))).expect("the pool is open").wait();
+    assert!(matches!(other, Err(TaskError::Unknown { .. })), "{other:?}");
+}
+
+#[test]
+fn no_report_is_slept_through() {
+    // A worker's report may come between the driver's last look and its sleep. Short spins of changing
+    // length move it through that gap.
+    let pool = Pool::builder().workers(1..=1).loopback().build().expect("it can be built");
+    for round in 0..20_000_u32 {
+        let mut handle = pool.submit(double(1)).expect("the pool is open");
+        (0..round % 400).for_each(|_| std::hint::spin_loop());
+        let answer = handle.wait_timeout(Duration::from_secs(20));
+        assert_eq!(answer.expect("it is not slept through"), 2, "round {round}");
+    }
+}
+
+#[test]
 fn a_worker_that_babbles_before_it_is_ready_is_a_failed_start() {
     let mut bench = Bench::new(|_| vec![Reaction::Babble]);
     let error = bench.run(1).expect_err("there is no worker");
@@ -257,8 +348,9 @@ fn a_driver_that_panics_settles_everything_with_the_reason() {
 
 #[test]
 fn one_driver_that_panics_leaves_the_others_alone() {
-    let mut broken = Bench::new(|_| panic!("a bug"));
-    let mut well = Bench::new(good);
+    let doorbell = Arc::<Doorbell>::default();
+    let mut broken = Bench::with_bell(|_| panic!("a bug"), Arc::clone(&doorbell));
+    let mut well = Bench::with_bell(good, Arc::clone(&doorbell));
     let failing = broken.pool.submit(double(1)).expect("the pool is open");
     let fine = well.pool.submit(double(1)).expect("the pool is open");
     let shutdown = well.pool.clone();
@@ -272,7 +364,7 @@ fn one_driver_that_panics_leaves_the_others_alone() {
             assert_eq!(fine.wait().expect("it returns"), 2);
             shutdown.shutdown();
         });
-        engine::run(&Doorbell::default(), &no_requests().1, &(), drivers);
+        engine::run(&doorbell, &no_requests().1, &(), drivers);
     });
 }
 

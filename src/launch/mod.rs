@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use program::Initializer;
 pub use program::Program;
-pub(crate) use record::{Role, arguments as record_arguments, role};
+pub(crate) use record::{NEWS_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role, guard_arguments, role};
 
 use crate::process;
 
@@ -143,8 +143,11 @@ fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// The environment as the user had it: without what [`prepare`] set, and without the variables by which
-/// an MPI tells a process who it is. For programs that a task starts, which may use MPI themselves.
+/// The environment as the user had it when [`init`](crate::init) was called in the host.
+///
+/// A worker's environment has more in it: what the MPI needs, and the variables by which it tells a process
+/// who it is. Where a task starts programs that may use MPI themselves, call this in the host, pass it to
+/// the workers (as an argument of their initializer, for example), and start the programs with it.
 #[must_use]
 pub fn user_environment() -> Vec<(OsString, OsString)> {
     process::original_environment()

@@ -3,15 +3,17 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::record::{RECORD_MAX, arguments};
 use crate::error::BuildError;
 use crate::task::{Call, Definition, Task};
 use crate::wire::codec;
+use crate::wire::control::Start;
+use crate::wire::message::PAYLOAD_MAX;
 
 /// What to spawn: a worker executable with arguments, environment and working directory.
 ///
@@ -52,7 +54,7 @@ pub(crate) struct Initializer {
 }
 
 impl Program {
-    /// The executable of this process, whatever has become of its file name since it was started.
+    /// The executable of this process, under the name that it has now.
     #[must_use]
     pub fn this_executable() -> Self {
         // Where /proc is missing the name is empty, and the check before the spawn says so.
@@ -83,7 +85,6 @@ impl Program {
 
     /// Sets an environment variable of the worker; all others are the host's.
     ///
-    /// It travels in an argument list that every user of the machine can read: no place for a secret.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.edit().variables.push((name.into(), value.into()));
@@ -134,6 +135,17 @@ impl Program {
         }
     }
 
+    /// What a guard is told to start.
+    pub(crate) fn start(&self) -> Result<Start, String> {
+        let bytes = |text: &OsStr| text.as_bytes().to_vec();
+        Ok(Start {
+            executable: bytes(self.path().as_os_str()),
+            arguments: self.arguments().iter().map(|argument| bytes(argument)).collect(),
+            variables: self.variables().iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
+            directory: bytes(self.directory()?.as_os_str()),
+        })
+    }
+
     /// What can be said against it before anything is started.
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         let refuse =
@@ -147,17 +159,13 @@ impl Program {
         if self.arguments().iter().map(OsString::as_os_str).chain(names).chain(values).any(zero) {
             return refuse("an argument or variable has a zero byte in it".to_owned());
         }
-        let record: usize = arguments(self).iter().map(String::len).sum();
-        if record > RECORD_MAX {
-            // Each byte is two characters of the record.
-            return refuse(format!(
-                "its arguments and environment take {} bytes, more than the {} that every MPI passes on: \
-                 pass what is long in a file or in the arguments of its initializer",
-                record / 2,
-                RECORD_MAX / 2
-            ));
-        }
         match self.start_initializer().map(|initializer| &initializer.arguments) {
+            Some(Ok(arguments)) if arguments.len() > PAYLOAD_MAX => {
+                let length = arguments.len();
+                refuse(format!(
+                    "the arguments of its initializer take {length} bytes, more than {PAYLOAD_MAX}"
+                ))
+            }
             Some(Err(error)) => refuse(format!("the arguments of its initializer {error}")),
             Some(Ok(_)) | None => Ok(()),
         }

@@ -94,7 +94,7 @@ impl Builder {
         self
     }
 
-    /// How long a worker may take from its spawn to its first word; 30 s by default.
+    /// How long a worker may take from its spawn until it is ready, its initializer included; 30 s by default.
     pub fn spawn_timeout(mut self, timeout: Duration) -> Self {
         self.config.spawn_timeout = timeout;
         self
@@ -177,7 +177,7 @@ fn on_mpi(config: Config, program: Program, queue_max: usize) -> Result<Arc<Shar
     let shared = Arc::new(Shared::new(commands, thread.doorbell(), queue_max));
     let driven = Arc::clone(&shared);
     thread.admit(move |runtime| {
-        let transport = MpiTransport::new(Rc::clone(runtime));
+        let transport = MpiTransport::new(Rc::clone(runtime), config.spawn_timeout);
         Box::new(Driver::new(config, program, transport, inbox, driven)) as Box<dyn Turnable>
     })?;
     Ok(shared)

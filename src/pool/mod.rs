@@ -38,11 +38,7 @@ use crate::ids::ProgramId;
 use crate::launch::Program;
 use crate::task::{Call, Task};
 use crate::wire::codec;
-use crate::wire::frame::FRAME_MAX;
-use crate::wire::message::ITEM_OVERHEAD;
-
-/// The most bytes that the arguments of one task may have: a frame, less what stands around one task.
-const ARGUMENTS_MAX: usize = FRAME_MAX - 1024 - ITEM_OVERHEAD;
+use crate::wire::message::PAYLOAD_MAX;
 
 /// How long the drop of a pool waits for tasks that run, before it leaves them alone.
 const DROP_GRACE: Duration = Duration::from_secs(5);
@@ -255,7 +251,8 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.gate.close("it was dropped");
         self.shared.send(Command::Shutdown(ShutdownMode::Cancel));
-        if !self.shared.wait_for_end(Some(DROP_GRACE)) {
+        // A waker may own the last clone, and be woken and dropped by the driver itself.
+        if !self.shared.is_driver() && !self.shared.wait_for_end(Some(DROP_GRACE)) {
             tracing::warn!(
                 "a task still runs {DROP_GRACE:?} after its pool was dropped; its worker is left to it"
             );
@@ -275,8 +272,8 @@ impl fmt::Debug for Pool {
 fn encode<T: Task>(call: &Call<T>) -> Result<Bytes, RejectReason> {
     let arguments = codec::encode_value(call.args())
         .map_err(|error| RejectReason::Arguments { reason: error.to_string() })?;
-    if arguments.len() > ARGUMENTS_MAX {
-        return Err(RejectReason::TooLarge { length: arguments.len(), limit: ARGUMENTS_MAX });
+    if arguments.len() > PAYLOAD_MAX {
+        return Err(RejectReason::TooLarge { length: arguments.len(), limit: PAYLOAD_MAX });
     }
     Ok(arguments.into())
 }

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{SendError, Sender};
 
 use super::Gate;
 use super::stats::Stats;
@@ -20,6 +21,7 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     next_task: AtomicU64,
     stats: Mutex<Stats>,
+    driver: Mutex<Option<ThreadId>>,
     ended: Mutex<bool>,
     changed: Condvar,
 }
@@ -32,6 +34,7 @@ impl Shared {
             gate: Gate::new(queue_max),
             next_task: AtomicU64::new(1),
             stats: Mutex::default(),
+            driver: Mutex::new(None),
             ended: Mutex::new(false),
             changed: Condvar::new(),
         }
@@ -42,11 +45,22 @@ impl Shared {
         TaskId(self.next_task.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Asks the driver for something. A driver that has ended is asked in vain: promises in the
-    /// command settle themselves.
+    /// Asks the driver for something. One that has ended is asked in vain: what is submitted ends at once.
     pub(crate) fn send(&self, command: Command) {
-        let _ = self.commands.send(command);
-        self.doorbell.ring();
+        match self.commands.send(command) {
+            Ok(()) => self.doorbell.ring(),
+            Err(SendError(command)) => command.shut_out(),
+        }
+    }
+
+    /// The calling thread drives this pool.
+    pub(crate) fn note_driver(&self) {
+        *self.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
+    }
+
+    /// Whether the calling thread drives this pool.
+    pub(crate) fn is_driver(&self) -> bool {
+        *self.driver.lock().unwrap_or_else(PoisonError::into_inner) == Some(thread::current().id())
     }
 
     pub(crate) fn publish(&self, stats: &core::Stats) {

@@ -1,5 +1,6 @@
 //! The trait beneath `tasks!`, and its type-erased form: a name, a signature, a function over bytes.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -51,9 +52,16 @@ pub trait Task: 'static {
     /// [`TaskError::Failed`](crate::TaskError::Failed).
     fn run(context: &mut Context, args: Self::Args) -> anyhow::Result<Self::Output>;
 
+    /// Where the task is written, as file and line; it tells two tasks of one name apart.
+    const SOURCE: (&'static str, u32) = ("", 0);
+
     /// The task without its types.
-    const DEFINITION: &'static Definition =
-        &Definition { name: Self::NAME, signature: Self::SIGNATURE, run: run_erased::<Self> };
+    const DEFINITION: &'static Definition = &Definition {
+        name: Self::NAME,
+        signature: Self::SIGNATURE,
+        source: Self::SOURCE,
+        run: run_erased::<Self>,
+    };
 }
 
 /// A task without its types, as a registry keeps it.
@@ -61,6 +69,7 @@ pub trait Task: 'static {
 pub struct Definition {
     pub(crate) name: &'static str,
     pub(crate) signature: &'static str,
+    pub(crate) source: (&'static str, u32),
     run: fn(&mut Context, &[u8]) -> Result<Vec<u8>, Failure>,
 }
 
@@ -88,7 +97,7 @@ fn run_erased<T: Task + ?Sized>(context: &mut Context, arguments: &[u8]) -> Resu
     let args = codec::decode_value::<T::Args>(arguments)
         .map_err(|error| Failure::Arguments { reason: bounded(error.to_string()) })?;
     let output = T::run(context, args).map_err(|error| Failure::Returned { causes: describe(&error) })?;
-    codec::encode_value(&output).map_err(|error| Failure::Result { reason: error.to_string() })
+    codec::encode_value(&output).map_err(|error| Failure::Result { reason: bounded(error.to_string()) })
 }
 
 /// The most causes of an error, and characters of a text, that travel back to the host.
@@ -120,16 +129,19 @@ pub(crate) fn run_guarded(
     // A task that panics may leave its worker's state half changed; it is the state of the user's own
     // functions, as with a poisoned lock, and documented at `Context::state`.
     panic::catch_unwind(AssertUnwindSafe(|| (definition.run)(context, arguments))).unwrap_or_else(|payload| {
-        let message = payload
-            .downcast_ref::<&str>()
-            .map(ToString::to_string)
-            .or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "a panic whose payload is not a string".to_owned());
+        let message = panic_message(payload.as_ref());
         Err(Failure::Panicked {
             message: bounded(message),
             location: LAST_PANIC.with_borrow_mut(Option::take),
         })
     })
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "something that is not a string".to_owned())
 }
 
 thread_local! {

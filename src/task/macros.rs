@@ -98,6 +98,7 @@ macro_rules! __task {
             const NAME: &'static str =
                 ::core::concat!($($group)*, "::", ::core::stringify!($name));
             const SIGNATURE: &'static str = ::core::stringify!(($($type),*) -> $output);
+            const SOURCE: (&'static str, u32) = (::core::file!(), ::core::line!());
             type Args = ($($type,)*);
             type Output = $output;
 

@@ -16,7 +16,7 @@ pub use context::Context;
 pub use definition::{Definition, Task};
 pub use registry::Registry;
 
-pub(crate) use definition::run_guarded;
+pub(crate) use definition::{panic_message, run_guarded};
 
 #[doc(hidden)]
 pub use registry::Linked;

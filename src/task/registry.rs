@@ -62,12 +62,15 @@ impl Registry {
             Entry::Vacant(entry) => {
                 entry.insert(definition);
             }
+            // One source file may be included twice; two functions of one name are a mistake.
             Entry::Occupied(entry) => assert!(
-                entry.get().signature == definition.signature,
-                "two tasks are named `{}`: {} and {}",
+                entry.get().source == definition.source && entry.get().signature == definition.signature,
+                "two tasks are named `{}`: {:?} at {:?} and {:?} at {:?}",
                 definition.name,
-                entry.get().signature,
-                definition.signature,
+                entry.get(),
+                entry.get().source,
+                definition,
+                definition.source,
             ),
         }
         self

@@ -76,7 +76,15 @@ impl Transport for LoopbackTransport {
         reports.len() > before
     }
 
+    fn cancel_spawns(&mut self) -> Vec<WorkerId> {
+        Vec::new()
+    }
+
     fn is_pending(&self) -> bool {
+        false
+    }
+
+    fn has_arrived(&self) -> bool {
         !self.reports.is_empty()
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::ids::WorkerId;
 use crate::launch::Program;
 
+pub(crate) mod control;
 mod doorbell;
 pub(crate) mod loopback;
 pub(crate) mod mpi;
@@ -29,8 +30,12 @@ pub(crate) trait Transport {
     fn abandon(&mut self, worker: WorkerId);
     /// Makes progress and collects what happened. Returns whether anything did.
     fn poll(&mut self, reports: &mut Vec<Report>) -> bool;
+    /// Gives up the spawns that have not begun, and says whose they were. Nothing is reported of them.
+    fn cancel_spawns(&mut self) -> Vec<WorkerId>;
     /// Whether something was started that only further polling can finish (a send, a spawn).
     fn is_pending(&self) -> bool;
+    /// Whether the next poll has something to report. Asked just before the driver sleeps.
+    fn has_arrived(&self) -> bool;
     /// Whether it rings the driver's doorbell when something arrives. One that does not must be polled
     /// for as long as anything is expected of a worker.
     fn rings(&self) -> bool;

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::codec;
-use super::frame::{self, Frame, PREFIX, WireError};
+use super::frame::{self, FRAME_MAX, Frame, PREFIX, WireError};
 use crate::ids::{TaskId, WorkerId};
 
 /// The number that a worker gave to a task that it knows: its index in [`Hello::known`].
@@ -162,6 +162,9 @@ enum OutcomeHead {
 /// The most bytes that [`TaskMessage`] or an answer without its payload adds to a frame, for callers
 /// that fill frames up to a limit.
 pub(crate) const ITEM_OVERHEAD: usize = 40;
+
+/// The most bytes that arguments or a result may have: a frame, less what stands around a single one.
+pub(crate) const PAYLOAD_MAX: usize = FRAME_MAX - 1024 - ITEM_OVERHEAD;
 
 impl ToWorker {
     /// The frame of this message.

@@ -4,6 +4,7 @@
 //! Whatever comes from the other side is the world: each decoder returns an error, none panics.
 
 pub(crate) mod codec;
+pub(crate) mod control;
 pub(crate) mod frame;
 pub(crate) mod message;
 

@@ -55,6 +55,10 @@ impl<L: Link> Mailbox<L> {
         if self.window.is_empty() || self.looked.elapsed() >= LOOK_EVERY {
             self.look()?;
         }
+        if self.window.is_empty() {
+            // What is left was recanted when its answer was on its way.
+            self.recanted.clear();
+        }
         Ok(match self.window.pop_front() {
             Some(message) if self.recanted.remove(&message.task) => Next::Skip(message.task),
             Some(message) => Next::Run(message),

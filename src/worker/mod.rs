@@ -9,10 +9,12 @@ mod answers;
 mod mailbox;
 mod run;
 
-use std::process;
+use std::io::{PipeWriter, Write};
+use std::os::fd::RawFd;
 
+use crate::guard;
 use crate::launch::{self, Role};
-use crate::process::{keep_descriptors_to_ourselves, outlive_terminal_signals, remember_environment};
+use crate::process;
 use crate::task::Registry;
 use crate::transport::mpi as transport;
 
@@ -38,10 +40,12 @@ pub fn init() {
 pub fn init_with(registry: Registry) {
     match launch::role() {
         Ok(Role::Host) => {
-            remember_environment();
+            process::remember_environment();
+            process::make_secret();
             launch::prepare();
         }
-        Ok(Role::Worker) => serve_as_worker(&registry),
+        Ok(Role::Guard { address, ticket }) => guard::watch(&address, ticket),
+        Ok(Role::Worker { news }) => serve_as_worker(&registry, news),
         Err(reason) => fail(&reason),
     }
 }
@@ -57,7 +61,8 @@ pub fn serve() -> ! {
 /// As [`serve`], with an explicit list of tasks.
 pub fn serve_with(registry: Registry) -> ! {
     match launch::role() {
-        Ok(Role::Worker) => serve_as_worker(&registry),
+        Ok(Role::Worker { news }) => serve_as_worker(&registry, news),
+        Ok(Role::Guard { address, ticket }) => guard::watch(&address, ticket),
         Ok(Role::Host) => {
             eprintln!(
                 "this is an offshoot worker: it is started by a pool, not by hand.\n\
@@ -65,25 +70,42 @@ pub fn serve_with(registry: Registry) -> ! {
                 registry.iter().count()
             );
             registry.iter().for_each(|task| eprintln!("  {task:?}"));
-            process::exit(2)
+            std::process::exit(2)
         }
         Err(reason) => fail(&reason),
     }
 }
 
-fn serve_as_worker(registry: &Registry) -> ! {
-    outlive_terminal_signals();
+fn serve_as_worker(registry: &Registry, news: Option<RawFd>) -> ! {
+    process::outlive_terminal_signals();
+    let mut news = News(news.map(process::inherited_pipe));
     let (link, rank) = transport::initialize_worker().unwrap_or_else(|reason| fail(&reason));
-    keep_descriptors_to_ourselves();
+    news.tell(guard::NEWS_INIT);
+    process::keep_descriptors_to_ourselves();
     let host = mpi::environment::processor_name().unwrap_or_else(|_| "unknown".to_owned());
     let left = run(link, registry, Place { host: host.into(), rank }).and_then(transport::MpiLink::leave);
     match left {
-        Ok(()) => process::exit(0),
+        Ok(()) => {
+            news.tell(guard::NEWS_FINALIZE);
+            std::process::exit(0)
+        }
         Err(error) => fail(&error.to_string()),
     }
 }
 
+/// How a worker tells its guard how far it has come.
+struct News(Option<PipeWriter>);
+
+impl News {
+    fn tell(&mut self, news: u8) {
+        if let Some(pipe) = &mut self.0 {
+            // A guard that is gone takes this process with it.
+            let _ = pipe.write_all(&[news]);
+        }
+    }
+}
+
 fn fail(reason: &str) -> ! {
-    eprintln!("offshoot worker {}: {reason}", process::id());
-    process::exit(1)
+    eprintln!("offshoot worker {}: {reason}", std::process::id());
+    std::process::exit(1)
 }

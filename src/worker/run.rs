@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,14 +17,9 @@ use crate::task::{Context, Definition, Registry, run_guarded};
 use crate::transport::{Link, LinkError};
 use crate::wire::WireError;
 use crate::wire::codec::CODEC_ID;
-use crate::wire::frame::FRAME_MAX;
 use crate::wire::message::{
-    AnswerMessage, Failure, FromWorker, Hello, ITEM_OVERHEAD, Outcome, TaskMessage, ToWorker, Welcome,
-    WireKind,
+    AnswerMessage, Failure, FromWorker, Hello, Outcome, PAYLOAD_MAX, TaskMessage, ToWorker, Welcome, WireKind,
 };
-
-/// The most bytes that one result may have: a frame, less what stands around a single answer.
-const RESULT_MAX: usize = FRAME_MAX - 1024 - ITEM_OVERHEAD;
 
 /// Where a worker runs.
 pub(crate) struct Place {
@@ -142,7 +138,7 @@ impl<L: Link> Worker<L> {
         self.answers.note(kind, ran);
         self.mailbox.borrow_mut().forget(task);
         let outcome = match result {
-            Ok(bytes) if bytes.len() > RESULT_MAX => Outcome::Failed(too_large(bytes.len())),
+            Ok(bytes) if bytes.len() > PAYLOAD_MAX => Outcome::Failed(too_large(bytes.len())),
             Ok(bytes) => Outcome::Done(bytes.into()),
             Err(failure) => Outcome::Failed(failure),
         };
@@ -161,7 +157,11 @@ impl<L: Link> Worker<L> {
         self.answers.add(answer, &mut mailbox.link)
     }
 
-    fn into_link(self) -> L {
+    fn into_link(mut self) -> L {
+        for (_, state) in self.context.state.drain() {
+            // A value of the user's that panics when it is dropped must not keep the worker from its goodbye.
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(state)));
+        }
         // The context's closure holds the other reference.
         drop(self.context);
         Rc::into_inner(self.mailbox).expect("only the context shared the mailbox").into_inner().link
@@ -170,6 +170,6 @@ impl<L: Link> Worker<L> {
 
 fn too_large(length: usize) -> Failure {
     Failure::Result {
-        reason: format!("takes {length} bytes, more than the {RESULT_MAX} that one message may have"),
+        reason: format!("takes {length} bytes, more than the {PAYLOAD_MAX} that one message may have"),
     }
 }

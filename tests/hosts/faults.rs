@@ -3,8 +3,33 @@
 use anyhow::{bail, ensure};
 use offshoot::{Pool, TaskError};
 
-use crate::support::result;
-use crate::tasks::{double, enter, fail_with_causes, open_ledger, panic_with, pid};
+use crate::support::{Stage, result};
+use crate::tasks::{die, double, enter, fail_with_causes, open_ledger, panic_with, pid};
+
+pub(crate) fn a_worker_dies() -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(0..=2).attempts_max(2).build()?;
+    let stage = Stage::new()?;
+    let bystander = pool.submit(stage.hold("bystander")).map_err(|error| error.reason)?;
+    stage.await_start("bystander")?;
+    for way in ["SIGKILL", "SIGSEGV", "SIGABRT", "exit(3)", "exit(0)"] {
+        let told = if way.starts_with("SIG") {
+            way.to_owned()
+        } else {
+            way.replace("exit(", "code ").replace(')', "")
+        };
+        match result(pool.submit(die(way.to_owned()))?) {
+            Err(TaskError::Lost { attempts: 2, reason, .. }) => {
+                ensure!(reason.contains(&told), "{way}: {reason}")
+            }
+            other => bail!("{way}: not lost, but {other:?}"),
+        }
+        ensure!(result(pool.submit(double(21))?)? == 42, "{way}: the pool goes on");
+    }
+    stage.release("bystander")?;
+    result(bystander)?;
+    ensure!(pool.stats().losses == 10, "{:?}", pool.stats());
+    Ok(())
+}
 
 pub(crate) fn a_task_panics() -> anyhow::Result<()> {
     let pool = Pool::builder().workers(0..=1).build()?;

@@ -47,6 +47,7 @@ scenarios! {
         panics_with_a_live_pool,
         without_init;
     faults:
+        a_worker_dies,
         a_task_panics,
         a_task_fails_with_causes,
         an_initializer_fails,
@@ -58,7 +59,8 @@ scenarios! {
         a_worker_without_tasks,
         arguments_environment_and_directory_arrive,
         long_arguments_arrive,
-        arguments_that_are_too_long_are_refused;
+        arguments_beyond_the_system_limit_are_a_failed_spawn,
+        programs_that_are_no_workers;
     neighbours:
         the_host_uses_mpi_too,
         the_host_has_mpi_at_a_low_level,

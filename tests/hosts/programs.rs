@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use offshoot::{BuildError, Pool, Program, TaskError};
+use offshoot::{Pool, Program, TaskError};
 use report::Start;
 
 use crate::support::result;
-use crate::tasks::double;
+use crate::tasks::{double, pid};
 
 /// The worker executable, which lies beside this one.
 fn worker() -> anyhow::Result<Program> {
@@ -78,21 +78,42 @@ pub(crate) fn arguments_environment_and_directory_arrive() -> anyhow::Result<()>
 }
 
 pub(crate) fn long_arguments_arrive() -> anyhow::Result<()> {
-    check_start(&long_arguments('l'), &[("LONG", "ü\n".repeat(1365))], None)
+    let arguments: Vec<String> = ('a'..='t').map(|letter| letter.to_string().repeat(2048)).collect();
+    check_start(&arguments, &[("LONG", "ü\n".repeat(10_000))], None)
 }
 
-pub(crate) fn arguments_that_are_too_long_are_refused() -> anyhow::Result<()> {
-    let program = worker()?.args(long_arguments('t'));
-    match Pool::builder().program(program).build() {
-        Err(BuildError::Program { reason, .. }) => ensure!(reason.contains("initializer"), "{reason}"),
-        other => bail!("not refused, but {other:?}"),
+pub(crate) fn arguments_beyond_the_system_limit_are_a_failed_spawn() -> anyhow::Result<()> {
+    // Linux passes 128 KiB in one argument.
+    fails_to_start(worker()?.arg("x".repeat(200_000)), &["Argument list too long"])
+}
+
+pub(crate) fn programs_that_are_no_workers() -> anyhow::Result<()> {
+    fails_to_start(Program::new("/bin/true"), &["exited with code 0", "before it initialized MPI"])?;
+    let script = "echo out of luck >&2; exit 3";
+    fails_to_start(shell(script), &["exited with code 3", "out of luck"])?;
+    fails_to_start(shell("kill -SEGV $$"), &["SIGSEGV"])?;
+    fails_to_start(shell("sleep 1000"), &["spawn_timeout"])
+}
+
+fn shell(script: &str) -> Program {
+    Program::new("/bin/sh").arg("-c").arg(script)
+}
+
+/// A program whose start fails leaves its pool, and its host, as they were.
+fn fails_to_start(program: Program, words: &[&str]) -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(0..=2).spawn_timeout(Duration::from_secs(2)).build()?;
+    let bystander = result(pool.submit(pid())?)?;
+    let wrong = pool.add_program(program)?;
+    match result(pool.submit_to(wrong, double(1))?) {
+        Err(TaskError::SpawnFailed { reason, .. }) => {
+            for word in words {
+                ensure!(reason.contains(word), "no `{word}`: {reason}");
+            }
+        }
+        other => bail!("no failed spawn, but {other:?}"),
     }
+    ensure!(result(pool.submit(pid())?)? == bystander, "the worker that was there has gone");
     Ok(())
-}
-
-/// One argument of 2 KiB for each letter from `a` to this one.
-fn long_arguments(last: char) -> Vec<String> {
-    ('a'..=last).map(|letter| letter.to_string().repeat(2048)).collect()
 }
 
 /// Starts a worker so, and has it tell how it was started.

@@ -46,7 +46,7 @@ pub(super) struct Worker {
     pub(super) place: WorkerPlace,
     /// Since when it is there.
     pub(super) since: Time,
-    /// Since when it holds nothing, or its first task runs.
+    /// Since when it holds nothing, or its first task runs; while it starts, since when its time runs.
     pub(super) turn_since: Time,
     pub(super) held: VecDeque<(usize, Option<f64>)>,
     pub(super) is_draining: bool,
@@ -176,7 +176,8 @@ impl Shadow {
         match *event {
             Event::Submit { task, program: _, kind: _ } => self.on_submit(task.0 as usize),
             Event::Cancel { task } => self.tasks[task.0 as usize].is_cancelled = true,
-            Event::Spawned { worker: _ } | Event::Tick => {}
+            Event::Spawned { worker } => self.on_spawned(worker),
+            Event::Tick => {}
             Event::SpawnFailed { worker } => self.on_end(worker, WorkerPlace::Starting),
             Event::Ready { worker } => self.on_ready(worker),
             Event::Answered { worker, task, ran } => self.on_answered(worker, task, ran),
@@ -259,6 +260,14 @@ impl Shadow {
         }
     }
 
+    /// Its time to become ready begins.
+    fn on_spawned(&mut self, WorkerId(id): WorkerId) {
+        let worker = &mut self.workers[id as usize];
+        if worker.place == WorkerPlace::Starting {
+            worker.turn_since = self.now;
+        }
+    }
+
     fn lose(&mut self, WorkerId(id): WorkerId) {
         let worker = &mut self.workers[id as usize];
         worker.is_lost |= worker.place != WorkerPlace::Closed;
@@ -269,7 +278,7 @@ impl Shadow {
         for &index in &self.living {
             let worker = &mut self.workers[index];
             worker.is_lost |= match worker.place {
-                WorkerPlace::Starting => worker.since + config.spawn_timeout <= now,
+                WorkerPlace::Starting => worker.turn_since + config.spawn_timeout <= now,
                 WorkerPlace::Retiring => worker.since + config.retire_timeout <= now,
                 WorkerPlace::Ready | WorkerPlace::Closed => false,
             };

@@ -62,6 +62,26 @@ fn check(call: &'static str, code: c_int) -> Result<(), MpiError> {
     Err(MpiError { call, code, text })
 }
 
+/// The class of an error code, which is what the standard's constants name.
+fn class_of(code: c_int) -> c_int {
+    let mut class = code;
+    // SAFETY: it takes any code and writes an integer; on failure the code stays what it is.
+    unsafe { ffi::MPI_Error_class(code, &mut class) };
+    class
+}
+
+/// Has calls that belong to no communicator of ours (`MPI_Info_set`, `MPI_Testsome`) return their errors,
+/// which MPI raises on a predefined communicator. Only where MPI is ours: a host may want it otherwise.
+pub(crate) fn return_errors() -> Result<(), MpiError> {
+    on_mpi_thread();
+    const CALL: &str = "MPI_Comm_set_errhandler";
+    // SAFETY: both communicators are valid while MPI is initialized, as is the predefined handler.
+    unsafe {
+        check(CALL, ffi::MPI_Comm_set_errhandler(ffi::RSMPI_COMM_SELF, ffi::RSMPI_ERRORS_RETURN))?;
+        check(CALL, ffi::MPI_Comm_set_errhandler(ffi::RSMPI_COMM_WORLD, ffi::RSMPI_ERRORS_RETURN))
+    }
+}
+
 /// Ends MPI in this process. Collective over everything still connected: only call it when every
 /// communicator that was made is disconnected.
 pub(crate) fn finalize() -> Result<(), MpiError> {
@@ -251,7 +271,7 @@ pub(crate) struct Operations<L> {
 }
 
 /// An operation that ended: its label, and its buffer (what was received, or what was sent).
-pub(crate) struct Ended<L> {
+pub(crate) struct Completed<L> {
     pub(crate) label: L,
     pub(crate) result: Result<Vec<u8>, MpiError>,
 }
@@ -274,7 +294,11 @@ impl<L: PartialEq> Operations<L> {
     /// Starts to send `bytes` to rank 0 of the other side.
     pub(crate) fn send(&mut self, comm: &Comm, tag: i32, bytes: Vec<u8>, label: L) -> Result<(), MpiError> {
         on_mpi_thread();
-        let count = c_int::try_from(bytes.len()).expect("frames are below 2^30 bytes");
+        let count = c_int::try_from(bytes.len()).map_err(|_| MpiError {
+            call: "MPI_Isend",
+            code: 0,
+            text: format!("a frame of {} bytes is more than one message may have", bytes.len()),
+        })?;
         let mut request = MaybeUninit::uninit();
         // SAFETY: the buffer's heap block does not move when the vector does, and it is kept in
         // `owned` until the request ends (MPI-4.1 §3.7).
@@ -322,7 +346,7 @@ impl<L: PartialEq> Operations<L> {
     }
 
     /// Makes progress and takes out the operations that ended.
-    pub(crate) fn test_some(&mut self, mut ended: impl FnMut(Ended<L>)) -> Result<(), MpiError> {
+    pub(crate) fn test_some(&mut self, mut ended: impl FnMut(Completed<L>)) -> Result<(), MpiError> {
         on_mpi_thread();
         if self.raw.is_empty() {
             return Ok(());
@@ -342,7 +366,7 @@ impl<L: PartialEq> Operations<L> {
                 self.statuses.as_mut_ptr(),
             )
         };
-        let each_has_a_status = code == ffi::MPI_ERR_IN_STATUS as c_int;
+        let each_has_a_status = class_of(code) == ffi::MPI_ERR_IN_STATUS as c_int;
         if !each_has_a_status {
             check("MPI_Testsome", code)?;
         }
@@ -368,7 +392,7 @@ impl<L: PartialEq> Operations<L> {
                     Err(error)
                 }
             };
-            ended(Ended { label, result });
+            ended(Completed { label, result });
         }
         Ok(())
     }

@@ -1,31 +1,43 @@
 //! The driver's end: every worker of one pool, each on an intercommunicator of its own.
 
 use std::collections::VecDeque;
+use std::env;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustc_hash::FxHashMap;
 
-use super::ffi::{Comm, Ended, Info, MpiError, Operations};
+use super::ffi::{Comm, Completed, Info, MpiError, Operations};
 use super::{FRAME_TAG, Runtime};
 use crate::ids::WorkerId;
 use crate::launch::{self, Program};
+use crate::process;
+use crate::transport::control::Notice;
 use crate::transport::{Report, Transport};
+use crate::wire::control::{Ended, How, Ticket};
 
 /// The workers of one pool.
 pub(crate) struct MpiTransport {
     runtime: Rc<Runtime>,
+    spawn_timeout: Duration,
     peers: FxHashMap<WorkerId, Peer>,
+    tickets: FxHashMap<Ticket, WorkerId>,
     spawns: VecDeque<(WorkerId, Program)>,
     operations: Operations<Operation>,
+    /// What the guards say.
+    notices: Receiver<(Ticket, Notice)>,
+    notify: Sender<(Ticket, Notice)>,
     /// Errors of `send`, to be reported by the next `poll`.
     broken: Vec<Report>,
 }
 
 struct Peer {
     comm: Comm,
+    ticket: Ticket,
     /// Whether a frame of this worker is being received. One at a time keeps frames in order.
     receiving: bool,
 }
@@ -37,12 +49,17 @@ enum Operation {
 }
 
 impl MpiTransport {
-    pub(crate) fn new(runtime: Rc<Runtime>) -> Self {
+    pub(crate) fn new(runtime: Rc<Runtime>, spawn_timeout: Duration) -> Self {
+        let (notify, notices) = unbounded();
         Self {
             runtime,
+            spawn_timeout,
             peers: FxHashMap::default(),
+            tickets: FxHashMap::default(),
             spawns: VecDeque::new(),
             operations: Operations::new(),
+            notices,
+            notify,
             broken: Vec::new(),
         }
     }
@@ -51,14 +68,58 @@ impl MpiTransport {
     /// between two spawns, each of which blocks for as long as the MPI takes.
     fn spawn_next(&mut self, reports: &mut Vec<Report>) -> bool {
         let Some((worker, program)) = self.spawns.pop_front() else { return false };
-        reports.push(match start(&self.runtime, &program) {
-            Ok(comm) => {
-                self.peers.insert(worker, Peer { comm, receiving: false });
-                Report::Spawned { worker }
-            }
+        reports.push(match self.start(worker, &program) {
+            Ok(()) => Report::Spawned { worker },
             Err(reason) => Report::SpawnFailed { worker, reason },
         });
         true
+    }
+
+    /// Spawns the guard of one worker, and makes sure that it is one process.
+    fn start(&mut self, worker: WorkerId, program: &Program) -> Result<(), String> {
+        launch::preflight(program)?;
+        let control = self.runtime.control();
+        let deadline = Instant::now() + self.spawn_timeout;
+        let ticket = control.expect(program.start()?, deadline, self.notify.clone());
+        let spawned = spawn_guard(&self.runtime, control.address(), ticket);
+        control.note_spawned(ticket);
+        match spawned {
+            Ok(comm) => {
+                self.tickets.insert(ticket, worker);
+                self.peers.insert(worker, Peer { comm, ticket, receiving: false });
+                Ok(())
+            }
+            Err(reason) => {
+                control.kill(ticket);
+                Err(reason)
+            }
+        }
+    }
+
+    /// Takes in what the guards say.
+    fn hear_guards(&mut self, reports: &mut Vec<Report>) {
+        for (ticket, notice) in self.notices.try_iter().collect::<Vec<_>>() {
+            let Some(&worker) = self.tickets.get(&ticket) else { continue };
+            match notice {
+                Notice::Ready => {}
+                Notice::Ended(ended) if ended.stand_in => {
+                    // The guard has initialized MPI in the worker's place, and is leaving.
+                    self.close(worker);
+                    reports.push(Report::SpawnFailed { worker, reason: describe(&ended) });
+                }
+                Notice::Ended(ended) => reports.push(Report::Lost { worker, reason: describe(&ended) }),
+            }
+        }
+    }
+
+    /// Disconnects from a worker that does the same.
+    fn close(&mut self, worker: WorkerId) {
+        let Some(peer) = self.peers.remove(&worker) else { return };
+        self.tickets.remove(&peer.ticket);
+        self.runtime.control().forget(peer.ticket);
+        if let Err(error) = peer.comm.disconnect() {
+            tracing::warn!("{worker} could not be disconnected: {error}");
+        }
     }
 
     fn receive_arrived(&mut self, reports: &mut Vec<Report>) {
@@ -79,7 +140,7 @@ impl MpiTransport {
 
     fn finish_operations(&mut self, reports: &mut Vec<Report>) {
         let peers = &mut self.peers;
-        let tested = self.operations.test_some(|Ended { label, result }| match (label, result) {
+        let tested = self.operations.test_some(|Completed { label, result }| match (label, result) {
             (Operation::SendTo(_), Ok(_sent)) => {}
             (Operation::ReceiveFrom(worker), Ok(buffer)) => {
                 if let Some(peer) = peers.get_mut(&worker) {
@@ -111,10 +172,7 @@ impl Transport for MpiTransport {
     }
 
     fn disconnect(&mut self, worker: WorkerId) {
-        let Some(peer) = self.peers.remove(&worker) else { return };
-        if let Err(error) = peer.comm.disconnect() {
-            tracing::warn!("{worker} could not be disconnected: {error}");
-        }
+        self.close(worker);
     }
 
     fn abandon(&mut self, worker: WorkerId) {
@@ -122,7 +180,10 @@ impl Transport for MpiTransport {
         self.operations.abandon(&Operation::SendTo(worker));
         self.operations.abandon(&Operation::ReceiveFrom(worker));
         // The communicator is neither freed nor disconnected: both are collective.
-        self.peers.remove(&worker);
+        if let Some(peer) = self.peers.remove(&worker) {
+            self.tickets.remove(&peer.ticket);
+            self.runtime.control().kill(peer.ticket);
+        }
     }
 
     fn poll(&mut self, reports: &mut Vec<Report>) -> bool {
@@ -130,12 +191,22 @@ impl Transport for MpiTransport {
         reports.append(&mut self.broken);
         self.receive_arrived(reports);
         self.finish_operations(reports);
+        // After what the worker sent before it ended.
+        self.hear_guards(reports);
         self.spawn_next(reports);
         reports.len() > before
     }
 
+    fn cancel_spawns(&mut self) -> Vec<WorkerId> {
+        self.spawns.drain(..).map(|(worker, _)| worker).collect()
+    }
+
     fn is_pending(&self) -> bool {
-        !self.operations.is_empty() || !self.spawns.is_empty() || !self.broken.is_empty()
+        !self.operations.is_empty() || !self.spawns.is_empty()
+    }
+
+    fn has_arrived(&self) -> bool {
+        !self.notices.is_empty() || !self.broken.is_empty()
     }
 
     fn rings(&self) -> bool {
@@ -143,22 +214,27 @@ impl Transport for MpiTransport {
     }
 }
 
+impl Drop for MpiTransport {
+    fn drop(&mut self) {
+        // After an orderly end nobody is left. After any other, nobody may stay.
+        self.peers.values().for_each(|peer| self.runtime.control().kill(peer.ticket));
+    }
+}
+
 fn lost(worker: WorkerId, error: &MpiError) -> Report {
     Report::Lost { worker, reason: error.to_string() }
 }
 
-/// Spawns one worker of a program and makes sure that it is one process.
-fn start(runtime: &Runtime, program: &Program) -> Result<Comm, String> {
-    launch::preflight(program)?;
+fn spawn_guard(runtime: &Runtime, address: &str, ticket: Ticket) -> Result<Comm, String> {
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|error| error.to_string());
-    let command = text(program.path().as_os_str().as_bytes())?;
-    let arguments: Vec<CString> = launch::record_arguments(program)
-        .into_iter()
-        .map(|argument| text(argument.as_bytes()))
-        .collect::<Result<_, _>>()?;
-    let directory = text(program.directory()?.as_os_str().as_bytes())?;
+    let executable = env::current_exe().map_err(|error| format!("this executable has no path: {error}"))?;
+    let command = text(executable.as_os_str().as_bytes())?;
+    let arguments = launch::guard_arguments(address, ticket);
+    let arguments: Vec<CString> =
+        arguments.iter().map(|argument| text(argument.as_bytes())).collect::<Result<_, _>>()?;
     let spawned = Info::new().and_then(|mut info| {
-        info.set(c"wdir", &directory)?;
+        // A guard keeps no directory busy; it starts the worker in its own.
+        info.set(c"wdir", c"/")?;
         runtime.spawner().spawn(&command, &arguments, &info)
     });
     let comm = spawned.map_err(|error| error.to_string())?;
@@ -166,5 +242,33 @@ fn start(runtime: &Runtime, program: &Program) -> Result<Comm, String> {
         Ok(1) => Ok(comm),
         Ok(size) => Err(format!("one worker was asked for, and {size} came")),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// How a worker ended, and the last that it said.
+fn describe(ended: &Ended) -> String {
+    let how = match &ended.how {
+        How::NotStarted { reason } => reason.clone(),
+        How::Overdue => {
+            return format!(
+                "it had not initialized MPI within the `spawn_timeout`, and was ended{}",
+                last_words(ended)
+            );
+        }
+        How::GuardGone => "its guard ended without a word".to_owned(),
+        How::Exited { code } => format!("its process exited with code {code}"),
+        How::Signalled { signal, core } => {
+            let core = if *core { ", core dumped" } else { "" };
+            format!("its process was killed by {}{core}", process::signal_name(*signal))
+        }
+    };
+    let before = if ended.stand_in { " before it initialized MPI" } else { "" };
+    format!("{how}{before}{}", last_words(ended))
+}
+
+fn last_words(ended: &Ended) -> String {
+    match &ended.stderr[..] {
+        [] => String::new(),
+        lines => format!("; its last words:\n    {}", lines.join("\n    ")),
     }
 }

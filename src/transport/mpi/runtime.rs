@@ -1,10 +1,15 @@
 //! MPI in this process: who initialized it, who may finalize it, and the communicator to spawn from.
 
+use std::sync::Arc;
+
 use mpi::Threading;
 use mpi::environment;
 
 use super::ffi::{self, Comm};
 use crate::error::BuildError;
+use crate::process;
+use crate::transport::Doorbell;
+use crate::transport::control::Control;
 
 /// MPI, as the thread that owns it sees it.
 pub(crate) struct Runtime {
@@ -12,11 +17,13 @@ pub(crate) struct Runtime {
     spawner: Comm,
     /// Whether we initialized MPI, and so have to finalize it.
     ours: bool,
+    /// Where the guards of what is spawned report.
+    control: Control,
 }
 
 impl Runtime {
     /// Makes the calling thread the MPI thread. Initializes MPI, unless the host has done so.
-    pub(crate) fn start() -> Result<Self, BuildError> {
+    pub(crate) fn start(doorbell: Arc<Doorbell>) -> Result<Self, BuildError> {
         ffi::claim_thread();
         if environment::is_finalized() {
             return Err(BuildError::Finalized);
@@ -30,8 +37,14 @@ impl Runtime {
                 required: level(Threading::Multiple).to_owned(),
             });
         }
+        if ours {
+            ffi::return_errors().map_err(|error| BuildError::Mpi(error.to_string()))?;
+        }
         let spawner = Comm::duplicate_self().map_err(|error| BuildError::Mpi(error.to_string()))?;
-        Ok(Self { spawner, ours })
+        let secret = process::secret().ok_or(BuildError::NotInitialized)?;
+        let control =
+            Control::start(secret, doorbell).map_err(|error| BuildError::System(error.to_string()))?;
+        Ok(Self { spawner, ours, control })
     }
 
     /// Whether MPI still is what it was at the start: a host may finalize its own at any time.
@@ -41,6 +54,10 @@ impl Runtime {
 
     pub(crate) fn spawner(&self) -> &Comm {
         &self.spawner
+    }
+
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
     }
 
     /// Finalizes MPI if it is ours. Every worker must have been disconnected: it is collective over
@@ -61,6 +78,7 @@ impl Runtime {
 pub(crate) fn initialize_worker() -> Result<(super::MpiLink, i32), String> {
     ffi::claim_thread();
     initialize(Threading::Multiple);
+    ffi::return_errors().map_err(|error| error.to_string())?;
     let parent = Comm::parent().map_err(|error| error.to_string())?;
     let parent = parent.ok_or("MPI knows no parent of this process: was it started by MPI_Comm_spawn?")?;
     match parent.remote_size() {
@@ -70,6 +88,18 @@ pub(crate) fn initialize_worker() -> Result<(super::MpiLink, i32), String> {
     }
     let rank = parent.rank().map_err(|error| error.to_string())?;
     Ok((super::MpiLink::new(parent), rank))
+}
+
+/// Initializes MPI in a guard, in the place of a worker that did not come to it, so that the parent's
+/// `MPI_Comm_spawn` returns; and leaves at once. The parent has been told, and disconnects as well.
+pub(crate) fn stand_in() {
+    ffi::claim_thread();
+    initialize(Threading::Multiple);
+    let _ = ffi::return_errors();
+    if let Ok(Some(parent)) = Comm::parent() {
+        let _ = parent.disconnect();
+    }
+    let _ = ffi::finalize();
 }
 
 /// Finalizes MPI in a worker that is disconnected from its host.

@@ -5,7 +5,7 @@ use std::thread;
 use bytes::Bytes;
 
 use super::FRAME_TAG;
-use super::ffi::{Comm, Ended, MpiError, Operations};
+use super::ffi::{Comm, Completed, MpiError, Operations};
 use crate::transport::{Link, LinkError, Patience};
 
 /// The connection of a worker to its host.
@@ -36,7 +36,7 @@ impl MpiLink {
     fn progress(&mut self) -> Result<Option<Bytes>, MpiError> {
         let mut received = None;
         let mut failed = None;
-        self.operations.test_some(|Ended { label, result }| match (label, result) {
+        self.operations.test_some(|Completed { label, result }| match (label, result) {
             (Direction::In, Ok(buffer)) => received = Some(Bytes::from(buffer)),
             (Direction::Out, Ok(_sent)) => {}
             (Direction::In | Direction::Out, Err(error)) => failed = Some(error),

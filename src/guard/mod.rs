@@ -1,0 +1,96 @@
+//! The guard: the small process between an MPI runtime and a worker, and what contains the worker's death.
+//!
+//! What `MPI_Comm_spawn` starts is always a guard. It starts the worker as its child and stays, so what the
+//! runtime watches never crashes. It tells the parent over the control channel how the worker ended, passes
+//! its stderr on and keeps the last lines of it, kills it when told or when the parent is gone, and, where
+//! the worker dies before it has initialized MPI, does that in its place, so that the parent's
+//! `MPI_Comm_spawn` returns. It runs none of the user's code, and sleeps in one `poll`.
+//!
+//! `child` is the worker as a process, `parent` the control channel, `output` what the worker writes, `pmi`
+//! what a process manager of the MPICH family must be told in the worker's place.
+
+mod child;
+mod output;
+mod parent;
+mod pmi;
+
+use std::os::fd::BorrowedFd;
+use std::process;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::process as own;
+use crate::transport::mpi;
+use crate::wire::control::{Ended, FromGuard, How, Ticket};
+use child::{Child, Passed};
+pub(crate) use child::{NEWS_FINALIZE, NEWS_INIT};
+use parent::{Parent, Wish};
+
+/// Watches over one worker from its start to its end, and ends with it.
+pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
+    own::outlive_worker();
+    let mut parent = Parent::connect(address, ticket);
+    let Some(start) = parent.await_start() else { leave(Passed::Nothing) };
+    let mut child = match Child::start(&start) {
+        Ok(child) => child,
+        Err(reason) => {
+            let ended = Ended { how: How::NotStarted { reason }, stand_in: true, stderr: vec![] };
+            parent.say(&FromGuard::Ended(ended));
+            leave(Passed::Nothing)
+        }
+    };
+    parent.say(&FromGuard::Started { pid: child.pid() });
+    attend(&mut parent, &mut child);
+    let (how, stderr) = child.bury();
+    let passed = child.passed();
+    parent.say(&FromGuard::Ended(Ended { how, stand_in: passed == Passed::Nothing, stderr }));
+    leave(passed)
+}
+
+/// Passes stderr on, and does what the parent says, until the worker has ended.
+fn attend(parent: &mut Parent, child: &mut Child) {
+    loop {
+        let [from_parent, news, stderr, ended] =
+            sleep([parent.fd(), child.news(), child.stderr(), Some(child.end())]);
+        if stderr {
+            child.pass_stderr_on();
+        }
+        if news && child.read_news() {
+            parent.say(&FromGuard::Ready);
+        }
+        if from_parent {
+            match parent.listen() {
+                Wish::Kill => child.kill(),
+                Wish::CountAsReady => child.count_as_ready(),
+                Wish::None => {}
+            }
+        }
+        if ended {
+            return;
+        }
+    }
+}
+
+/// Sleeps until one of these can be read, and says which.
+fn sleep(watched: [Option<BorrowedFd<'_>>; 4]) -> [bool; 4] {
+    let mut fds: Vec<PollFd<'_>> =
+        watched.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    match poll(&mut fds, None) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => panic!("the guard's own descriptors cannot be polled: {error}"),
+    }
+    let mut woken = fds.iter().map(|fd| !fd.revents().is_empty());
+    watched.map(|fd| fd.is_some() && woken.next().unwrap_or(false))
+}
+
+/// Ends the guard, so that the MPI runtime sees a clean end however the worker's was.
+fn leave(passed: Passed) -> ! {
+    match passed {
+        // The parent still waits in MPI_Comm_spawn for a process that initializes MPI.
+        Passed::Nothing => mpi::stand_in(),
+        Passed::Init => pmi::finalize(),
+        Passed::Finalize => {}
+    }
+    process::exit(0)
+}

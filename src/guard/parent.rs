@@ -1,0 +1,95 @@
+//! The guard's end of the control channel. A guard whose parent is gone still sees to its worker's end.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+
+use crate::process;
+use crate::wire::control::{FromGuard, Secret, Splitter, Start, Ticket, ToGuard};
+
+pub(super) struct Parent {
+    /// None when the parent is gone.
+    stream: Option<UnixStream>,
+    splitter: Splitter,
+}
+
+impl Parent {
+    /// Connects, and says who this is. The secret came through the environment, which ends here.
+    pub(super) fn connect(address: &str, ticket: Ticket) -> Self {
+        let secret = process::take_secret();
+        let stream = SocketAddr::from_abstract_name(address).and_then(|name| UnixStream::connect_addr(&name));
+        let mut parent = Self { stream: stream.ok(), splitter: Splitter::default() };
+        match secret {
+            Some(secret) => parent.say(&FromGuard::Here { ticket, secret: Secret(secret) }),
+            None => parent.stream = None,
+        }
+        parent
+    }
+
+    /// What to start; `None` if the parent is gone or changes its mind.
+    pub(super) fn await_start(&mut self) -> Option<Start> {
+        loop {
+            match self.receive() {
+                Received::Message(ToGuard::Start(start)) => return Some(start),
+                Received::Message(ToGuard::Kill) | Received::Gone => return None,
+                Received::Message(ToGuard::Spawned) | Received::Nothing => {}
+            }
+        }
+    }
+
+    /// What the parent wants of a worker that runs. A parent that is gone wants its end.
+    pub(super) fn listen(&mut self) -> Wish {
+        match self.receive() {
+            Received::Message(ToGuard::Kill) | Received::Gone => Wish::Kill,
+            Received::Message(ToGuard::Spawned) => Wish::CountAsReady,
+            Received::Message(ToGuard::Start(_)) | Received::Nothing => Wish::None,
+        }
+    }
+
+    pub(super) fn say(&mut self, message: &FromGuard) {
+        if let Some(stream) = &mut self.stream
+            && stream.write_all(&message.encode()).is_err()
+        {
+            self.stream = None;
+        }
+    }
+
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.stream.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Reads once, which waits if nothing is there, and takes one message. The parent sends one at a time.
+    fn receive(&mut self) -> Received {
+        let Some(stream) = &mut self.stream else { return Received::Gone };
+        let mut bytes = [0; 16 << 10];
+        match stream.read(&mut bytes) {
+            Ok(0) => {}
+            Ok(length) => {
+                self.splitter.feed(&bytes[..length]);
+                match self.splitter.next_frame().and_then(|frame| frame.map(ToGuard::decode).transpose()) {
+                    Ok(Some(message)) => return Received::Message(message),
+                    Ok(None) => return Received::Nothing,
+                    // Whoever that is, it is not our parent.
+                    Err(_) => {}
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Received::Nothing,
+            Err(_) => {}
+        }
+        self.stream = None;
+        Received::Gone
+    }
+}
+
+pub(super) enum Wish {
+    None,
+    Kill,
+    CountAsReady,
+}
+
+enum Received {
+    Message(ToGuard),
+    Nothing,
+    Gone,
+}
