@@ -275,16 +275,18 @@ impl Connection {
     /// The guard of an expected spawn gets its orders.
     fn welcome(&mut self, ticket: Ticket, state: &State) {
         let mut guards = state.guards();
-        let start = guards.expected.get_mut(&ticket).and_then(|expected| {
-            expected.stream = self.stream.try_clone().ok();
-            expected.start.take().map(|start| (expected, start))
-        });
+        // There is something to start once only: a second guard for one spawn is a stranger.
+        let start = guards
+            .expected
+            .get_mut(&ticket)
+            .and_then(|expected| expected.start.take().map(|start| (expected, start)));
         match start {
             Some((expected, start)) => {
                 self.ticket = Some(ticket);
+                expected.stream = self.stream.try_clone().ok();
                 expected.say(&ToGuard::Start(start));
             }
-            // Given up before it came.
+            // Given up before it came, or come before.
             None => self.over = true,
         }
     }
@@ -333,4 +335,138 @@ fn fresh_number() -> std::io::Result<u32> {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(u32::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    //! Who connects, who is believed, and what becomes of a guard that is late.
+
+    use std::io::{Read, Write};
+    use std::os::linux::net::SocketAddrExt;
+
+    use crossbeam_channel::{Receiver, unbounded};
+
+    use super::*;
+
+    const SECRET: [u8; 16] = [7; 16];
+
+    fn control() -> Control {
+        Control::start(SECRET, Arc::default()).expect("a socket can be made")
+    }
+
+    fn start() -> Start {
+        Start {
+            executable: b"/bin/true".to_vec(),
+            arguments: vec![],
+            variables: vec![],
+            directory: b"/".to_vec(),
+        }
+    }
+
+    fn expect(control: &Control, within: Duration) -> (Ticket, Receiver<(Ticket, Notice)>) {
+        let (notify, notices) = unbounded();
+        (control.expect(start(), Instant::now() + within, notify), notices)
+    }
+
+    fn connect(control: &Control) -> UnixStream {
+        let address = SocketAddr::from_abstract_name(control.address()).expect("the name is short");
+        let stream = UnixStream::connect_addr(&address).expect("somebody listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("it is not zero");
+        stream
+    }
+
+    fn say(stream: &mut UnixStream, message: &FromGuard) {
+        stream.write_all(&message.encode()).expect("the other side reads");
+    }
+
+    /// What the parent says next; `None` if it closes the connection.
+    fn hear(stream: &mut UnixStream) -> Option<ToGuard> {
+        let mut splitter = Splitter::default();
+        loop {
+            let mut bytes = [0; 1];
+            match stream.read(&mut bytes) {
+                Ok(0) => return None,
+                Ok(length) => splitter.feed(&bytes[..length]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("nothing was said: {error}"),
+            }
+            if let Some(frame) = splitter.next_frame().expect("the parent speaks well") {
+                return Some(ToGuard::decode(frame).expect("the parent speaks well"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_guard_that_knows_the_secret_is_told_what_to_start() {
+        let control = control();
+        let (ticket, notices) = expect(&control, Duration::from_secs(20));
+        let mut guard = connect(&control);
+        say(&mut guard, &FromGuard::Here { ticket, secret: Secret(SECRET) });
+        assert_eq!(hear(&mut guard), Some(ToGuard::Start(start())));
+        say(&mut guard, &FromGuard::Ready);
+        let (whose, notice) = notices.recv().expect("it is passed on");
+        assert!(whose == ticket && matches!(notice, Notice::Ready));
+        control.kill(ticket);
+        assert_eq!(hear(&mut guard), Some(ToGuard::Kill));
+    }
+
+    #[test]
+    fn whoever_does_not_know_the_secret_is_sent_away_and_costs_nothing() {
+        let control = control();
+        let (ticket, notices) = expect(&control, Duration::from_secs(20));
+        let mut stranger = connect(&control);
+        say(&mut stranger, &FromGuard::Here { ticket, secret: Secret([0; 16]) });
+        assert_eq!(hear(&mut stranger), None);
+        let mut babbler = connect(&control);
+        babbler.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("the other side reads");
+        assert_eq!(hear(&mut babbler), None);
+        // The guard that comes after them is as welcome as ever.
+        let mut guard = connect(&control);
+        say(&mut guard, &FromGuard::Here { ticket, secret: Secret(SECRET) });
+        assert_eq!(hear(&mut guard), Some(ToGuard::Start(start())));
+        assert!(notices.is_empty(), "strangers are nobody's business");
+    }
+
+    #[test]
+    fn a_second_guard_for_one_spawn_is_sent_away() {
+        let control = control();
+        let (ticket, _notices) = expect(&control, Duration::from_secs(20));
+        let mut first = connect(&control);
+        say(&mut first, &FromGuard::Here { ticket, secret: Secret(SECRET) });
+        assert!(hear(&mut first).is_some());
+        let mut second = connect(&control);
+        say(&mut second, &FromGuard::Here { ticket, secret: Secret(SECRET) });
+        assert_eq!(hear(&mut second), None);
+        control.kill(ticket);
+        assert_eq!(hear(&mut first), Some(ToGuard::Kill), "the first one is still the guard");
+    }
+
+    #[test]
+    fn a_worker_that_is_late_is_killed_and_said_to_be_overdue() {
+        let control = control();
+        let (ticket, notices) = expect(&control, Duration::from_millis(50));
+        let mut guard = connect(&control);
+        say(&mut guard, &FromGuard::Here { ticket, secret: Secret(SECRET) });
+        assert!(hear(&mut guard).is_some());
+        assert_eq!(hear(&mut guard), Some(ToGuard::Kill));
+        let how = How::Signalled { signal: 9, core: false };
+        say(&mut guard, &FromGuard::Ended(Ended { how, stand_in: true, stderr: vec![] }));
+        let (_, notice) = notices.recv().expect("it is passed on");
+        assert!(
+            matches!(notice, Notice::Ended(Ended { how: How::Overdue, stand_in: true, .. })),
+            "{notice:?}"
+        );
+    }
+
+    #[test]
+    fn a_guard_that_vanishes_is_reported() {
+        let control = control();
+        let (ticket, notices) = expect(&control, Duration::from_secs(20));
+        let mut guard = connect(&control);
+        say(&mut guard, &FromGuard::Here { ticket, secret: Secret(SECRET) });
+        assert!(hear(&mut guard).is_some());
+        drop(guard);
+        let (_, notice) = notices.recv().expect("it is reported");
+        assert!(matches!(notice, Notice::Ended(Ended { how: How::GuardGone, .. })), "{notice:?}");
+    }
 }

@@ -7,6 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::codec::{self, CODEC_ID, CodecError};
+use super::control::{Ended, FromGuard, How, Secret, Splitter, Ticket, ToGuard};
 use super::frame::{FRAME_MAX, PREFIX, PROTOCOL_VERSION, WireError};
 use super::message::{
     AnswerMessage, Failure, FromWorker, Hello, KnownTask, Outcome, TaskMessage, ToWorker, Welcome, WireKind,
@@ -213,4 +214,78 @@ fn bytes_left_over_after_a_value_are_refused() {
 fn a_message_of_the_wrong_side_is_refused() {
     assert!(matches!(ToWorker::decode(FromWorker::Bye.encode().into()), Err(WireError::Kind { .. })));
     assert!(matches!(FromWorker::decode(ToWorker::Retire.encode().into()), Err(WireError::Kind { .. })));
+}
+
+fn ended() -> impl Strategy<Value = Ended> {
+    let how = prop_oneof![
+        any::<String>().prop_map(|reason| How::NotStarted { reason }),
+        any::<i32>().prop_map(|code| How::Exited { code }),
+        (any::<i32>(), any::<bool>()).prop_map(|(signal, core)| How::Signalled { signal, core }),
+    ];
+    (how, any::<bool>(), vec(any::<String>(), 0..8)).prop_map(|(how, stand_in, stderr)| Ended {
+        how,
+        stand_in,
+        stderr,
+    })
+}
+
+fn from_guard() -> impl Strategy<Value = FromGuard> {
+    prop_oneof![
+        (any::<u64>(), any::<[u8; 16]>())
+            .prop_map(|(ticket, secret)| FromGuard::Here { ticket: Ticket(ticket), secret: Secret(secret) }),
+        any::<u32>().prop_map(|pid| FromGuard::Started { pid }),
+        Just(FromGuard::Ready),
+        ended().prop_map(FromGuard::Ended),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_guards_say_comes_through_a_stream_however_it_is_cut(
+        messages in vec(from_guard(), 0..8),
+        cuts in vec(1_usize..50, 1..20),
+    ) {
+        let stream: Vec<u8> = messages.iter().flat_map(FromGuard::encode).collect();
+        let (mut splitter, mut heard, mut rest) = (Splitter::default(), vec![], &stream[..]);
+        for cut in cuts.into_iter().cycle() {
+            let (now, later) = rest.split_at(cut.min(rest.len()));
+            splitter.feed(now);
+            while let Some(frame) = splitter.next_frame().expect("the stream is whole") {
+                heard.push(FromGuard::decode(frame).expect("the frame is whole"));
+            }
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(heard, messages);
+    }
+
+    #[test]
+    fn no_garbage_on_the_control_channel_panics(garbage in vec(any::<u8>(), 0..400)) {
+        let mut splitter = Splitter::default();
+        splitter.feed(&garbage);
+        while let Ok(Some(frame)) = splitter.next_frame() {
+            let _ = FromGuard::decode(frame.clone());
+            let _ = ToGuard::decode(frame);
+        }
+        let _ = FromGuard::decode(framed(129, &garbage, garbage.len()));
+        let _ = ToGuard::decode(framed(130, &garbage, garbage.len()));
+    }
+}
+
+#[test]
+fn a_control_message_that_claims_too_much_is_refused_at_its_prefix() {
+    let mut frame = FromGuard::Ready.encode();
+    frame[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+    let mut splitter = Splitter::default();
+    splitter.feed(&frame[..PREFIX]);
+    assert!(matches!(splitter.next_frame(), Err(WireError::Oversize { .. })));
+}
+
+#[test]
+fn a_control_stream_that_is_not_ours_is_refused() {
+    let mut splitter = Splitter::default();
+    splitter.feed(b"GET / HTTP/1.1\r\nHost: example\r\n\r\n");
+    assert!(matches!(splitter.next_frame(), Err(WireError::Magic)));
 }
