@@ -1,6 +1,5 @@
 //! The whole public API against in-memory workers, which really serialize.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use crate::task::{Call, Context, Registry, Task};
 crate::tasks! {
     in "pool tests";
 
-    fn double(x: i64) -> i64 { Ok(2 * x) }
+    pub(super) fn double(x: i64) -> i64 { Ok(2 * x) }
 
     fn refuse(reason: String) -> () {
         Err(anyhow::anyhow!("the disk is full").context(reason))
@@ -39,7 +38,7 @@ crate::tasks! {
     }
 
     /// Holds its worker until it is told to stop, and says whether that was by a cancel.
-    fn hold(context: &mut Context, released: Gate) -> bool {
+    pub(super) fn hold(context: &mut Context, released: Gate) -> bool {
         loop {
             if context.cancelled() {
                 return Ok(true);
@@ -60,34 +59,34 @@ crate::tasks! {
 
 /// A gate that a test opens for its tasks. The workers are threads of this process, so its number is enough.
 #[derive(Clone, Copy, serde::Serialize, serde::Deserialize)]
-struct Gate(usize);
+pub(super) struct Gate(usize);
 
-static GATES: [AtomicBool; 16] = [const { AtomicBool::new(false) }; 16];
+static GATES: [AtomicBool; 32] = [const { AtomicBool::new(false) }; 32];
 static GATE_NEXT: AtomicUsize = AtomicUsize::new(0);
 
 impl Gate {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(GATE_NEXT.fetch_add(1, Ordering::SeqCst))
     }
 
-    fn is_open(self) -> bool {
+    pub(super) fn is_open(self) -> bool {
         GATES[self.0].load(Ordering::SeqCst)
     }
 
-    fn open(self) {
+    pub(super) fn open(self) {
         GATES[self.0].store(true, Ordering::SeqCst);
     }
 }
 
-fn loopback(workers: u32) -> Builder {
+pub(super) fn loopback(workers: u32) -> Builder {
     Pool::builder().workers(0..=workers).loopback()
 }
 
-fn pool(workers: u32) -> Pool {
+pub(super) fn pool(workers: u32) -> Pool {
     loopback(workers).build().expect("in-memory workers need nothing")
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let by = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < by, "{what} did not come about");
@@ -177,52 +176,6 @@ fn another_signature_is_told_apart() {
         pool(1).submit(Call::<Other>::new((1.0,))).expect("open").wait().expect_err("the types differ");
     assert!(error.to_string().contains("(f32) -> f32"), "{error}");
     assert!(error.to_string().contains(double::SIGNATURE), "{error}");
-}
-
-#[test]
-fn a_map_keeps_the_order_of_its_calls() {
-    let doubled: Vec<i64> =
-        pool(4).map((0..20_000).map(double)).map(|result| result.expect("it returns")).collect();
-    assert!(doubled.iter().copied().eq((0..20_000).map(|x| 2 * x)));
-}
-
-#[test]
-fn an_unordered_map_yields_each_result_once() {
-    let pool = pool(4);
-    let results: Vec<i64> =
-        pool.map((0..20_000).map(double)).unordered().map(|r| r.expect("it returns")).collect();
-    assert_eq!(results.len(), 20_000);
-    assert_eq!(results.into_iter().collect::<BTreeSet<_>>().len(), 20_000);
-}
-
-#[test]
-fn an_endless_iterator_is_fed_lazily() {
-    let taken = AtomicUsize::new(0);
-    let calls = (0..).map(|x| {
-        taken.fetch_add(1, Ordering::Relaxed);
-        double(x)
-    });
-    let pool = pool(2);
-    let sum: i64 = pool.map(calls).ahead(10).take(100).map(|result| result.expect("it returns")).sum();
-    assert_eq!(sum, 9900);
-    assert!(taken.load(Ordering::Relaxed) <= 110, "{taken:?}");
-}
-
-#[test]
-fn a_map_through_a_full_pool_goes_on() {
-    let pool = loopback(2).queue_max(3).build().expect("it can be built");
-    let doubled: Vec<i64> =
-        pool.map((0..500).map(double)).map(|result| result.expect("it returns")).collect();
-    assert_eq!(doubled.len(), 500);
-}
-
-#[test]
-fn a_map_of_a_closed_pool_gives_an_error_for_each_call() {
-    let pool = pool(1);
-    pool.shutdown();
-    let results: Vec<_> = pool.map((0..3).map(double)).collect();
-    assert_eq!(results.len(), 3);
-    assert!(results.iter().all(|result| matches!(result, Err(TaskError::Rejected { .. }))), "{results:?}");
 }
 
 #[test]
@@ -345,18 +298,6 @@ fn a_dropped_pool_cancels_what_waits_and_asks_what_runs_to_stop() {
     assert!(running.wait().expect("it returns"));
     let error = waiting.wait().expect_err("it never ran");
     assert!(matches!(error, TaskError::Cancelled { .. } | TaskError::ShutDown { .. }), "{error:?}");
-}
-
-#[test]
-fn a_dropped_stream_cancels_what_has_not_begun() {
-    let pool = pool(1);
-    let gate = Gate::new();
-    let held = pool.submit(hold(gate)).expect("the pool is open");
-    let mut stream = pool.map((0..).map(double)).ahead(50);
-    held.cancel();
-    assert_eq!(stream.next().expect("it is endless").expect("it returns"), 0);
-    drop(stream);
-    until("nothing waits", || pool.stats().tasks_waiting == 0 && pool.stats().tasks_held == 0);
 }
 
 #[test]

@@ -282,3 +282,6 @@ impl<T: Task, I> fmt::Debug for Unordered<T, I> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
