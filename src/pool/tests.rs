@@ -8,10 +8,11 @@ use std::task::{Context as Waking, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::reply::{Promise, Slot};
 use super::{Builder, Pool, as_completed};
 use crate::Program;
 use crate::error::{BuildError, RejectReason, TaskError};
-use crate::ids::ProgramId;
+use crate::ids::{ProgramId, TaskId};
 use crate::task::{Call, Context, Registry, Task};
 
 crate::tasks! {
@@ -92,6 +93,13 @@ pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < by, "{what} did not come about");
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// The result of what might wait for ever.
+pub(super) fn in_time<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> R {
+    let (done, result) = crossbeam_channel::bounded(1);
+    thread::spawn(move || done.send(run()));
+    result.recv_timeout(Duration::from_secs(20)).expect("it ends, and in time")
 }
 
 #[test]
@@ -258,6 +266,47 @@ fn handles_are_futures_of_any_runtime() {
     gate.open();
     until("the waker is woken", || flag.0.load(Ordering::SeqCst));
     assert!(matches!(future.poll(&mut context), Poll::Ready(Ok(false))));
+}
+
+#[test]
+fn a_waker_that_panics_harms_nobody() {
+    struct Bomb;
+    impl Wake for Bomb {
+        fn wake(self: Arc<Self>) {
+            panic!("it went off");
+        }
+    }
+    let pool = pool(1);
+    let gate = Gate::new();
+    let waker = Waker::from(Arc::new(Bomb));
+    let mut bombed = pin!(pool.submit(hold(gate)).expect("the pool is open"));
+    assert!(bombed.as_mut().poll(&mut Waking::from_waker(&waker)).is_pending());
+    let other = pool.submit(double(1)).expect("the pool is open");
+    gate.open();
+    assert_eq!(other.wait().expect("it returns"), 2);
+    assert!(bombed.is_finished());
+    assert_eq!(pool.submit(double(2)).expect("the pool is open").wait().expect("it returns"), 4);
+}
+
+#[test]
+fn a_waker_may_use_what_it_is_dropped_by() {
+    struct Looks(Arc<Slot>);
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            self.0.is_settled();
+        }
+    }
+    in_time(|| {
+        let (_promise, slot) = Promise::to_slot(TaskId(1), "a task");
+        let waker = || Waker::from(Arc::new(Looks(Arc::clone(&slot))));
+        assert!(slot.poll_take(&mut Waking::from_waker(&waker())).is_pending());
+        assert!(slot.poll_take(&mut Waking::from_waker(&waker())).is_pending());
+        slot.notify(waker());
+        slot.notify(Waker::noop().clone());
+    });
 }
 
 #[test]
