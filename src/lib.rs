@@ -44,7 +44,7 @@ pub mod worker;
 pub use error::{BuildError, Origin, Place, RejectReason, SubmitError, TaskError};
 pub use ids::{ProgramId, TaskId, WorkerId};
 pub use launch::{Program, user_environment};
-pub use pool::{AsCompleted, Builder, Handle, Map, Pool, Stats, Unordered, as_completed};
+pub use pool::{AsCompleted, Builder, Handle, Indexed, Map, Pool, Stats, Unordered, as_completed};
 pub use task::{Call, Context, Definition, Registry, Task};
 pub use worker::{init, init_with};
 

@@ -36,6 +36,12 @@ impl Gate {
         self.limit
     }
 
+    /// How many tasks are inside now.
+    #[cfg(test)]
+    pub(crate) fn inside(&self) -> usize {
+        self.inside.load(Ordering::SeqCst)
+    }
+
     /// Lets up to `wanted` tasks in, as many as there is room for.
     pub(crate) fn try_enter(&self, wanted: usize) -> usize {
         let mut inside = self.inside.load(Ordering::Relaxed);

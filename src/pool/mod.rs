@@ -24,7 +24,7 @@ use bytes::Bytes;
 pub use builder::Builder;
 pub use completed::{AsCompleted, as_completed};
 pub use handle::Handle;
-pub use map::{Map, Unordered};
+pub use map::{Indexed, Map, Unordered};
 pub use stats::Stats;
 
 pub(crate) use gate::Gate;
@@ -167,8 +167,10 @@ impl Pool {
     /// Submits all calls of an iterator to the default program and streams their results, in the order
     /// of the calls. Turn it into [`Map::unordered`] for results as they come.
     ///
-    /// Calls are taken as results are, some way ahead, so that an endless iterator works. A call that
-    /// is not accepted ends up as an error in its place.
+    /// Calls are taken as results are, some way ahead, so that an endless iterator works. It is asked by
+    /// whoever takes results, and only when none is there: it may wait, or use this pool itself, but
+    /// results that come while it waits are given after it. A call that is not accepted ends up as an
+    /// error in its place.
     ///
     /// ```no_run
     /// # offshoot::tasks! {

@@ -2,6 +2,7 @@
 //! it that something always goes there.
 
 use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -32,7 +33,8 @@ pub(crate) struct Promise {
 #[derive(Debug)]
 enum Target {
     Slot(Arc<Slot>),
-    Inbox(Arc<Inbox>),
+    /// A stream's, and which of its calls it is.
+    Inbox(Arc<Inbox>, usize),
 }
 
 impl Promise {
@@ -42,9 +44,9 @@ impl Promise {
         (Self { task, name, target: Some(Target::Slot(Arc::clone(&slot))) }, slot)
     }
 
-    /// A promise to a stream.
-    pub(crate) fn to_inbox(task: TaskId, name: &'static str, inbox: Arc<Inbox>) -> Self {
-        Self { task, name, target: Some(Target::Inbox(inbox)) }
+    /// A promise to a stream, about its call of that index.
+    pub(crate) fn to_inbox(task: TaskId, name: &'static str, inbox: Arc<Inbox>, index: usize) -> Self {
+        Self { task, name, target: Some(Target::Inbox(inbox, index)) }
     }
 
     pub(crate) fn task(&self) -> TaskId {
@@ -64,7 +66,7 @@ impl Promise {
     fn deliver(&mut self, settled: Settled) {
         match self.target.take() {
             Some(Target::Slot(slot)) => slot.settle(settled),
-            Some(Target::Inbox(inbox)) => inbox.push(self.task, settled),
+            Some(Target::Inbox(inbox, index)) => inbox.push(Arrival { index, task: self.task, settled }),
             None => {}
         }
     }
@@ -98,8 +100,7 @@ impl Slot {
     fn settle(&self, settled: Settled) {
         let previous = std::mem::replace(&mut *lock(&self.state), State::Settled(settled));
         match previous {
-            State::Pending(Some(waker)) => waker.wake(),
-            State::Pending(None) => {}
+            State::Pending(waker) => wake(waker),
             State::Settled(_) | State::Taken => unreachable!("a promise is fulfilled once"),
         }
     }
@@ -107,31 +108,37 @@ impl Slot {
     /// Takes the answer; `Ready(None)` if it was taken before. Where there is none yet, `context` is
     /// woken when it comes, instead of whoever asked before.
     pub(crate) fn poll_take(&self, context: &mut Context<'_>) -> Poll<Option<Settled>> {
-        let mut state = lock(&self.state);
-        match &mut *state {
-            State::Pending(waker) => {
-                match waker {
-                    Some(waker) => waker.clone_from(context.waker()),
-                    None => *waker = Some(context.waker().clone()),
-                }
-                Poll::Pending
+        let mut waker = None;
+        loop {
+            let mut state = lock(&self.state);
+            match &mut *state {
+                State::Pending(waiting) => match register(waiting, context, &mut waker) {
+                    Registered::Yes => return Poll::Pending,
+                    Registered::NeedsWaker => {}
+                },
+                State::Settled(_) | State::Taken => match std::mem::replace(&mut *state, State::Taken) {
+                    State::Settled(settled) => return Poll::Ready(Some(settled)),
+                    State::Taken | State::Pending(_) => return Poll::Ready(None),
+                },
             }
-            State::Settled(_) | State::Taken => match std::mem::replace(&mut *state, State::Taken) {
-                State::Settled(settled) => Poll::Ready(Some(settled)),
-                State::Taken | State::Pending(_) => Poll::Ready(None),
-            },
+            drop(state);
+            waker = Some(context.waker().clone());
         }
     }
 
     /// Has `waker` woken when there is an answer; at once, if there is.
     pub(crate) fn notify(&self, waker: Waker) {
-        let mut state = lock(&self.state);
-        match &mut *state {
-            State::Pending(waiting) => *waiting = Some(waker),
-            State::Settled(_) | State::Taken => {
-                drop(state);
-                waker.wake();
+        let mut waker = Some(waker);
+        // Beneath the lock the wakers only change places.
+        let settled = match &mut *lock(&self.state) {
+            State::Pending(waiting) => {
+                std::mem::swap(waiting, &mut waker);
+                false
             }
+            State::Settled(_) | State::Taken => true,
+        };
+        if settled {
+            wake(waker);
         }
     }
 
@@ -144,6 +151,15 @@ impl Slot {
     }
 }
 
+/// An answer to a stream.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    /// Which of the stream's calls it answers.
+    pub(crate) index: usize,
+    pub(crate) task: TaskId,
+    pub(crate) settled: Settled,
+}
+
 /// The answers of a stream, in the order in which they came.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
@@ -152,28 +168,70 @@ pub(crate) struct Inbox {
 
 #[derive(Debug, Default)]
 struct Arrivals {
-    arrived: VecDeque<(TaskId, Settled)>,
+    arrived: VecDeque<Arrival>,
     waker: Option<Waker>,
 }
 
 impl Inbox {
-    fn push(&self, task: TaskId, settled: Settled) {
-        let mut state = lock(&self.state);
-        state.arrived.push_back((task, settled));
-        if let Some(waker) = state.waker.take() {
-            drop(state);
-            waker.wake();
-        }
+    fn push(&self, arrival: Arrival) {
+        let waker = {
+            let mut state = lock(&self.state);
+            state.arrived.push_back(arrival);
+            state.waker.take()
+        };
+        wake(waker);
+    }
+
+    /// Takes everything that has arrived.
+    pub(crate) fn take_all(&self) -> VecDeque<Arrival> {
+        std::mem::take(&mut lock(&self.state).arrived)
     }
 
     /// Takes everything that has arrived; where there is nothing, `context` is woken when there is.
-    pub(crate) fn poll_take_all(&self, context: &mut Context<'_>) -> Poll<VecDeque<(TaskId, Settled)>> {
-        let mut state = lock(&self.state);
-        if state.arrived.is_empty() {
-            state.waker = Some(context.waker().clone());
-            return Poll::Pending;
+    pub(crate) fn poll_take_all(&self, context: &mut Context<'_>) -> Poll<VecDeque<Arrival>> {
+        let mut waker = None;
+        loop {
+            let mut state = lock(&self.state);
+            if !state.arrived.is_empty() {
+                return Poll::Ready(std::mem::take(&mut state.arrived));
+            }
+            match register(&mut state.waker, context, &mut waker) {
+                Registered::Yes => return Poll::Pending,
+                Registered::NeedsWaker => {}
+            }
+            drop(state);
+            waker = Some(context.waker().clone());
         }
-        Poll::Ready(std::mem::take(&mut state.arrived))
+    }
+}
+
+enum Registered {
+    Yes,
+    /// Not before `ours` is a clone of the context's waker, which is to be made off the lock.
+    NeedsWaker,
+}
+
+/// Has `context` woken instead of who waits. It runs under a lock, so wakers are only compared and
+/// change places: what waited before is left in `ours`, which is to be dropped off the lock.
+fn register(waiting: &mut Option<Waker>, context: &Context<'_>, ours: &mut Option<Waker>) -> Registered {
+    if waiting.as_ref().is_some_and(|waiting| waiting.will_wake(context.waker())) {
+        return Registered::Yes;
+    }
+    if ours.is_none() {
+        return Registered::NeedsWaker;
+    }
+    std::mem::swap(waiting, ours);
+    Registered::Yes
+}
+
+/// Wakes, off any lock. A waker is the user's code, and this may be the thread of all pools: a panic in
+/// it is reported and goes no further.
+fn wake(waker: Option<Waker>) {
+    let Some(waker) = waker else { return };
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+        tracing::error!("the waker of a task that has ended panicked");
+        // What a panic carries is the user's too, and may panic when it is dropped.
+        std::mem::forget(payload);
     }
 }
 

@@ -1,6 +1,5 @@
 //! The whole public API against in-memory workers, which really serialize.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,16 +8,17 @@ use std::task::{Context as Waking, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::reply::{Promise, Slot};
 use super::{Builder, Pool, as_completed};
 use crate::Program;
 use crate::error::{BuildError, RejectReason, TaskError};
-use crate::ids::ProgramId;
+use crate::ids::{ProgramId, TaskId};
 use crate::task::{Call, Context, Registry, Task};
 
 crate::tasks! {
     in "pool tests";
 
-    fn double(x: i64) -> i64 { Ok(2 * x) }
+    pub(super) fn double(x: i64) -> i64 { Ok(2 * x) }
 
     fn refuse(reason: String) -> () {
         Err(anyhow::anyhow!("the disk is full").context(reason))
@@ -39,7 +39,7 @@ crate::tasks! {
     }
 
     /// Holds its worker until it is told to stop, and says whether that was by a cancel.
-    fn hold(context: &mut Context, released: Gate) -> bool {
+    pub(super) fn hold(context: &mut Context, released: Gate) -> bool {
         loop {
             if context.cancelled() {
                 return Ok(true);
@@ -60,39 +60,46 @@ crate::tasks! {
 
 /// A gate that a test opens for its tasks. The workers are threads of this process, so its number is enough.
 #[derive(Clone, Copy, serde::Serialize, serde::Deserialize)]
-struct Gate(usize);
+pub(super) struct Gate(usize);
 
-static GATES: [AtomicBool; 16] = [const { AtomicBool::new(false) }; 16];
+static GATES: [AtomicBool; 32] = [const { AtomicBool::new(false) }; 32];
 static GATE_NEXT: AtomicUsize = AtomicUsize::new(0);
 
 impl Gate {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(GATE_NEXT.fetch_add(1, Ordering::SeqCst))
     }
 
-    fn is_open(self) -> bool {
+    pub(super) fn is_open(self) -> bool {
         GATES[self.0].load(Ordering::SeqCst)
     }
 
-    fn open(self) {
+    pub(super) fn open(self) {
         GATES[self.0].store(true, Ordering::SeqCst);
     }
 }
 
-fn loopback(workers: u32) -> Builder {
+pub(super) fn loopback(workers: u32) -> Builder {
     Pool::builder().workers(0..=workers).loopback()
 }
 
-fn pool(workers: u32) -> Pool {
+pub(super) fn pool(workers: u32) -> Pool {
     loopback(workers).build().expect("in-memory workers need nothing")
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let by = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < by, "{what} did not come about");
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// The result of what might wait for ever.
+pub(super) fn in_time<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> R {
+    let (done, result) = crossbeam_channel::bounded(1);
+    thread::spawn(move || done.send(run()));
+    result.recv_timeout(Duration::from_secs(20)).expect("it ends, and in time")
 }
 
 #[test]
@@ -180,52 +187,6 @@ fn another_signature_is_told_apart() {
 }
 
 #[test]
-fn a_map_keeps_the_order_of_its_calls() {
-    let doubled: Vec<i64> =
-        pool(4).map((0..20_000).map(double)).map(|result| result.expect("it returns")).collect();
-    assert!(doubled.iter().copied().eq((0..20_000).map(|x| 2 * x)));
-}
-
-#[test]
-fn an_unordered_map_yields_each_result_once() {
-    let pool = pool(4);
-    let results: Vec<i64> =
-        pool.map((0..20_000).map(double)).unordered().map(|r| r.expect("it returns")).collect();
-    assert_eq!(results.len(), 20_000);
-    assert_eq!(results.into_iter().collect::<BTreeSet<_>>().len(), 20_000);
-}
-
-#[test]
-fn an_endless_iterator_is_fed_lazily() {
-    let taken = AtomicUsize::new(0);
-    let calls = (0..).map(|x| {
-        taken.fetch_add(1, Ordering::Relaxed);
-        double(x)
-    });
-    let pool = pool(2);
-    let sum: i64 = pool.map(calls).ahead(10).take(100).map(|result| result.expect("it returns")).sum();
-    assert_eq!(sum, 9900);
-    assert!(taken.load(Ordering::Relaxed) <= 110, "{taken:?}");
-}
-
-#[test]
-fn a_map_through_a_full_pool_goes_on() {
-    let pool = loopback(2).queue_max(3).build().expect("it can be built");
-    let doubled: Vec<i64> =
-        pool.map((0..500).map(double)).map(|result| result.expect("it returns")).collect();
-    assert_eq!(doubled.len(), 500);
-}
-
-#[test]
-fn a_map_of_a_closed_pool_gives_an_error_for_each_call() {
-    let pool = pool(1);
-    pool.shutdown();
-    let results: Vec<_> = pool.map((0..3).map(double)).collect();
-    assert_eq!(results.len(), 3);
-    assert!(results.iter().all(|result| matches!(result, Err(TaskError::Rejected { .. }))), "{results:?}");
-}
-
-#[test]
 fn a_full_pool_gives_the_call_back() {
     let pool = loopback(1).queue_max(1).build().expect("it can be built");
     let gate = Gate::new();
@@ -308,6 +269,47 @@ fn handles_are_futures_of_any_runtime() {
 }
 
 #[test]
+fn a_waker_that_panics_harms_nobody() {
+    struct Bomb;
+    impl Wake for Bomb {
+        fn wake(self: Arc<Self>) {
+            panic!("it went off");
+        }
+    }
+    let pool = pool(1);
+    let gate = Gate::new();
+    let waker = Waker::from(Arc::new(Bomb));
+    let mut bombed = pin!(pool.submit(hold(gate)).expect("the pool is open"));
+    assert!(bombed.as_mut().poll(&mut Waking::from_waker(&waker)).is_pending());
+    let other = pool.submit(double(1)).expect("the pool is open");
+    gate.open();
+    assert_eq!(other.wait().expect("it returns"), 2);
+    assert!(bombed.is_finished());
+    assert_eq!(pool.submit(double(2)).expect("the pool is open").wait().expect("it returns"), 4);
+}
+
+#[test]
+fn a_waker_may_use_what_it_is_dropped_by() {
+    struct Looks(Arc<Slot>);
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            self.0.is_settled();
+        }
+    }
+    in_time(|| {
+        let (_promise, slot) = Promise::to_slot(TaskId(1), "a task");
+        let waker = || Waker::from(Arc::new(Looks(Arc::clone(&slot))));
+        assert!(slot.poll_take(&mut Waking::from_waker(&waker())).is_pending());
+        assert!(slot.poll_take(&mut Waking::from_waker(&waker())).is_pending());
+        slot.notify(waker());
+        slot.notify(Waker::noop().clone());
+    });
+}
+
+#[test]
 fn handles_can_be_taken_as_they_complete() {
     let pool = pool(2);
     let gate = Gate::new();
@@ -345,18 +347,6 @@ fn a_dropped_pool_cancels_what_waits_and_asks_what_runs_to_stop() {
     assert!(running.wait().expect("it returns"));
     let error = waiting.wait().expect_err("it never ran");
     assert!(matches!(error, TaskError::Cancelled { .. } | TaskError::ShutDown { .. }), "{error:?}");
-}
-
-#[test]
-fn a_dropped_stream_cancels_what_has_not_begun() {
-    let pool = pool(1);
-    let gate = Gate::new();
-    let held = pool.submit(hold(gate)).expect("the pool is open");
-    let mut stream = pool.map((0..).map(double)).ahead(50);
-    held.cancel();
-    assert_eq!(stream.next().expect("it is endless").expect("it returns"), 0);
-    drop(stream);
-    until("nothing waits", || pool.stats().tasks_waiting == 0 && pool.stats().tasks_held == 0);
 }
 
 #[test]
