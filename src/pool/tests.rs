@@ -214,6 +214,21 @@ fn a_submit_to_a_full_pool_waits_for_room() {
 }
 
 #[test]
+fn a_long_task_that_asks_lets_the_answers_before_it_go() {
+    let pool = pool(1);
+    let (open, closed) = (Gate::new(), Gate::new());
+    open.open();
+    // Its kind is short, until it is not: both go to the worker in one window.
+    for _ in 0..3 {
+        assert!(!pool.submit(hold(open)).expect("the pool is open").wait().expect("it returns"));
+    }
+    let mut results = pool.map([open, closed].map(hold));
+    assert!(!results.next().expect("two are to come").expect("it does not wait for the second"));
+    closed.open();
+    assert!(!results.next().expect("one is to come").expect("it returns"));
+}
+
+#[test]
 fn a_waiting_task_can_be_cancelled() {
     let pool = pool(1);
     let gate = Gate::new();

@@ -1,6 +1,8 @@
-//! What the host has sent: the window of tasks, those that were recanted, the wish to retire.
+//! What the host has sent (the window of tasks, those that were recanted, the wish to retire), and what goes
+//! back to it.
 //!
-//! It is looked into between tasks, and by a running task that asks whether it is still wanted.
+//! It is looked into between tasks, and by a running task that asks whether it is still wanted. Such a task
+//! takes long, so answers that are kept leave at that moment too.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,10 +10,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustc_hash::FxHashSet;
 
+use super::answers::Answers;
 use crate::ids::TaskId;
 use crate::transport::{Link, LinkError};
 use crate::wire::WireError;
-use crate::wire::message::{TaskMessage, ToWorker};
+use crate::wire::message::{AnswerMessage, TaskMessage, ToWorker};
 
 /// How often the mailbox is looked into between short tasks, at most. A look costs as much as the
 /// shortest tasks do.
@@ -20,6 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_micros(50);
 /// The worker's side of the conversation, shared by the loop and the running task.
 pub(super) struct Mailbox<L> {
     pub(super) link: L,
+    pub(super) answers: Answers,
     window: VecDeque<TaskMessage>,
     recanted: FxHashSet<TaskId>,
     retire: bool,
@@ -39,9 +43,10 @@ pub(super) enum Next {
 }
 
 impl<L: Link> Mailbox<L> {
-    pub(super) fn new(link: L) -> Self {
+    pub(super) fn new(link: L, answers: Answers) -> Self {
         Self {
             link,
+            answers,
             window: VecDeque::new(),
             recanted: FxHashSet::default(),
             retire: false,
@@ -75,10 +80,20 @@ impl<L: Link> Mailbox<L> {
 
     /// Whether the task that runs has been recanted. An unreachable host wants nothing any more.
     pub(super) fn is_recanted(&mut self, task: TaskId) -> bool {
-        if let Err(error) = self.look() {
+        if let Err(error) = self.look().and_then(|()| self.send_answers()) {
             self.failed = Some(error);
         }
         self.failed.is_some() || self.recanted.contains(&task)
+    }
+
+    /// Keeps an answer, or sends it with all that are kept.
+    pub(super) fn answer(&mut self, answer: AnswerMessage) -> Result<(), LinkError> {
+        self.answers.add(answer, &mut self.link)
+    }
+
+    /// Sends the answers that are kept.
+    pub(super) fn send_answers(&mut self) -> Result<(), LinkError> {
+        self.answers.send(&mut self.link)
     }
 
     /// Forgets what was noted of a task that has ended.

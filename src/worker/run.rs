@@ -38,9 +38,9 @@ pub(crate) fn run<L: Link + 'static>(mut link: L, registry: &Registry, place: Pl
     say_hello(&mut link, registry, &place)?;
     let welcome = await_welcome(&mut link)?;
     let Some(welcome) = welcome else { return say_bye(link) };
-    let mailbox = Rc::new(RefCell::new(Mailbox::new(link)));
+    let mailbox = Rc::new(RefCell::new(Mailbox::new(link, Answers::new(definitions.len()))));
     let context = context(welcome.worker, &place, &mailbox);
-    let mut worker = Worker { answers: Answers::new(definitions.len()), definitions, context, mailbox };
+    let mut worker = Worker { definitions, context, mailbox };
     worker.run_initializer(welcome.initializer)?;
     worker.run_tasks()?;
     say_bye(worker.into_link())
@@ -91,7 +91,6 @@ struct Worker<L> {
     context: Context,
     /// Shared with the context, whose task may look into it while it runs.
     mailbox: Rc<RefCell<Mailbox<L>>>,
-    answers: Answers,
 }
 
 impl<L: Link> Worker<L> {
@@ -113,11 +112,12 @@ impl<L: Link> Worker<L> {
             match next {
                 Next::Run(message) => self.run_task(message)?,
                 Next::Skip(task) => {
-                    self.answer(AnswerMessage { task, ran: Duration::ZERO, outcome: Outcome::Skipped })?
+                    let skipped = AnswerMessage { task, ran: Duration::ZERO, outcome: Outcome::Skipped };
+                    self.mailbox.borrow_mut().answer(skipped)?;
                 }
                 Next::Nothing => {
                     let mut mailbox = self.mailbox.borrow_mut();
-                    self.answers.send(&mut mailbox.link)?;
+                    mailbox.send_answers()?;
                     mailbox.wait()?;
                 }
                 Next::Retire => return Ok(()),
@@ -127,22 +127,27 @@ impl<L: Link> Worker<L> {
 
     fn run_task(&mut self, message: TaskMessage) -> Result<(), LinkError> {
         let TaskMessage { task, kind, attempt, arguments } = message;
-        if !self.answers.may_wait_for(kind) {
-            self.answers.send(&mut self.mailbox.borrow_mut().link)?;
-        }
+        self.make_way_for(kind)?;
         self.context.task = Some(task);
         self.context.attempt = attempt;
         let begun = Instant::now();
         let result = self.call(kind, &arguments);
         let ran = begun.elapsed();
-        self.answers.note(kind, ran);
-        self.mailbox.borrow_mut().forget(task);
+        let mut mailbox = self.mailbox.borrow_mut();
+        mailbox.answers.note(kind, ran);
+        mailbox.forget(task);
         let outcome = match result {
             Ok(bytes) if bytes.len() > PAYLOAD_MAX => Outcome::Failed(too_large(bytes.len())),
             Ok(bytes) => Outcome::Done(bytes.into()),
             Err(failure) => Outcome::Failed(failure),
         };
-        self.answer(AnswerMessage { task, ran, outcome })
+        mailbox.answer(AnswerMessage { task, ran, outcome })
+    }
+
+    /// Sends the answers that are kept, unless a task of this kind is known to be short.
+    fn make_way_for(&mut self, kind: WireKind) -> Result<(), LinkError> {
+        let mut mailbox = self.mailbox.borrow_mut();
+        if mailbox.answers.may_wait_for(kind) { Ok(()) } else { mailbox.send_answers() }
     }
 
     fn call(&mut self, kind: WireKind, arguments: &[u8]) -> Result<Vec<u8>, Failure> {
@@ -150,11 +155,6 @@ impl<L: Link> Worker<L> {
             Some(definition) => run_guarded(definition, &mut self.context, arguments),
             None => Err(Failure::Unknown),
         }
-    }
-
-    fn answer(&mut self, answer: AnswerMessage) -> Result<(), LinkError> {
-        let mut mailbox = self.mailbox.borrow_mut();
-        self.answers.add(answer, &mut mailbox.link)
     }
 
     fn into_link(mut self) -> L {
