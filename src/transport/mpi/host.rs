@@ -20,6 +20,9 @@ use crate::transport::control::Notice;
 use crate::transport::{Report, Transport};
 use crate::wire::control::{Ended, How, Ticket};
 
+/// How long a guard has, once MPI has found its worker dead, to say how it died.
+const GUARD_PATIENCE: Duration = Duration::from_millis(100);
+
 /// The workers of one pool.
 pub(crate) struct MpiTransport {
     runtime: Rc<Runtime>,
@@ -31,8 +34,8 @@ pub(crate) struct MpiTransport {
     /// What the guards say.
     notices: Receiver<(Ticket, Notice)>,
     notify: Sender<(Ticket, Notice)>,
-    /// Errors of `send`, to be reported by the next `poll`.
-    broken: Vec<Report>,
+    /// Workers with whom an MPI call failed, and when. Their guards have a moment to say what happened.
+    suspects: Vec<(WorkerId, MpiError, Instant)>,
 }
 
 struct Peer {
@@ -40,6 +43,8 @@ struct Peer {
     ticket: Ticket,
     /// Whether a frame of this worker is being received. One at a time keeps frames in order.
     receiving: bool,
+    /// Whether an MPI call failed with it. It is not called again.
+    is_suspect: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,7 +65,7 @@ impl MpiTransport {
             operations: Operations::new(),
             notices,
             notify,
-            broken: Vec::new(),
+            suspects: Vec::new(),
         }
     }
 
@@ -86,7 +91,7 @@ impl MpiTransport {
         match spawned {
             Ok(comm) => {
                 self.tickets.insert(ticket, worker);
-                self.peers.insert(worker, Peer { comm, ticket, receiving: false });
+                self.peers.insert(worker, Peer { comm, ticket, receiving: false, is_suspect: false });
                 Ok(())
             }
             Err(reason) => {
@@ -122,8 +127,9 @@ impl MpiTransport {
         }
     }
 
-    fn receive_arrived(&mut self, reports: &mut Vec<Report>) {
-        for (&worker, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.receiving) {
+    fn receive_arrived(&mut self) {
+        let mut failed = Vec::new();
+        for (&worker, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.receiving && !peer.is_suspect) {
             let probed = peer.comm.probe(FRAME_TAG).and_then(|found| match found {
                 Some(message) => {
                     self.operations.receive(message, Operation::ReceiveFrom(worker))?;
@@ -133,13 +139,15 @@ impl MpiTransport {
             });
             match probed {
                 Ok(receiving) => peer.receiving = receiving,
-                Err(error) => reports.push(lost(worker, &error)),
+                Err(error) => failed.push((worker, error)),
             }
         }
+        failed.into_iter().for_each(|(worker, error)| self.suspect(worker, error));
     }
 
     fn finish_operations(&mut self, reports: &mut Vec<Report>) {
         let peers = &mut self.peers;
+        let mut failed = Vec::new();
         let tested = self.operations.test_some(|Completed { label, result }| match (label, result) {
             (Operation::SendTo(_), Ok(_sent)) => {}
             (Operation::ReceiveFrom(worker), Ok(buffer)) => {
@@ -149,13 +157,35 @@ impl MpiTransport {
                 reports.push(Report::Frame { worker, bytes: Bytes::from(buffer) });
             }
             (Operation::SendTo(worker) | Operation::ReceiveFrom(worker), Err(error)) => {
-                reports.push(lost(worker, &error));
+                failed.push((worker, error));
             }
         });
         if let Err(error) = tested {
             // The call as a whole failed: MPI itself is unwell, and no worker can be trusted.
-            reports.extend(peers.keys().map(|&worker| lost(worker, &error)));
+            failed.extend(self.peers.keys().map(|&worker| (worker, error.clone())));
         }
+        failed.into_iter().for_each(|(worker, error)| self.suspect(worker, error));
+    }
+
+    /// An MPI call failed with a worker: most likely it has died, and its guard knows how.
+    fn suspect(&mut self, worker: WorkerId, error: MpiError) {
+        if let Some(peer) = self.peers.get_mut(&worker).filter(|peer| !peer.is_suspect) {
+            peer.is_suspect = true;
+            self.suspects.push((worker, error, Instant::now()));
+        }
+    }
+
+    /// Reports the suspects of whom no guard has said anything.
+    fn give_up_suspects(&mut self, reports: &mut Vec<Report>) {
+        let peers = &self.peers;
+        self.suspects.retain(|(worker, error, since)| {
+            let is_there = peers.contains_key(worker);
+            let is_over = since.elapsed() > GUARD_PATIENCE;
+            if is_there && is_over {
+                reports.push(Report::Lost { worker: *worker, reason: error.to_string() });
+            }
+            is_there && !is_over
+        });
     }
 }
 
@@ -166,8 +196,11 @@ impl Transport for MpiTransport {
 
     fn send(&mut self, worker: WorkerId, frame: Vec<u8>) {
         let Some(peer) = self.peers.get(&worker) else { return };
+        if peer.is_suspect {
+            return;
+        }
         if let Err(error) = self.operations.send(&peer.comm, FRAME_TAG, frame, Operation::SendTo(worker)) {
-            self.broken.push(lost(worker, &error));
+            self.suspect(worker, error);
         }
     }
 
@@ -188,11 +221,11 @@ impl Transport for MpiTransport {
 
     fn poll(&mut self, reports: &mut Vec<Report>) -> bool {
         let before = reports.len();
-        reports.append(&mut self.broken);
-        self.receive_arrived(reports);
+        self.receive_arrived();
         self.finish_operations(reports);
         // After what the worker sent before it ended.
         self.hear_guards(reports);
+        self.give_up_suspects(reports);
         self.spawn_next(reports);
         reports.len() > before
     }
@@ -202,11 +235,11 @@ impl Transport for MpiTransport {
     }
 
     fn is_pending(&self) -> bool {
-        !self.operations.is_empty() || !self.spawns.is_empty()
+        !self.operations.is_empty() || !self.spawns.is_empty() || !self.suspects.is_empty()
     }
 
     fn has_arrived(&self) -> bool {
-        !self.notices.is_empty() || !self.broken.is_empty()
+        !self.notices.is_empty()
     }
 
     fn rings(&self) -> bool {
@@ -219,10 +252,6 @@ impl Drop for MpiTransport {
         // After an orderly end nobody is left. After any other, nobody may stay.
         self.peers.values().for_each(|peer| self.runtime.control().kill(peer.ticket));
     }
-}
-
-fn lost(worker: WorkerId, error: &MpiError) -> Report {
-    Report::Lost { worker, reason: error.to_string() }
 }
 
 fn spawn_guard(runtime: &Runtime, address: &str, ticket: Ticket) -> Result<Comm, String> {
