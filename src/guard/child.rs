@@ -20,11 +20,14 @@ use crate::wire::control::{How, Start};
 pub(super) enum Passed {
     Nothing,
     Init,
+    /// It was told to leave, and is about to.
+    Bye,
     Finalize,
 }
 
 /// A worker writes these into the pipe that it inherits.
 pub(crate) const NEWS_INIT: u8 = b'i';
+pub(crate) const NEWS_BYE: u8 = b'b';
 pub(crate) const NEWS_FINALIZE: u8 = b'f';
 
 pub(super) struct Child {
@@ -110,6 +113,7 @@ impl Child {
         for byte in &bytes[..read] {
             let passed = match *byte {
                 NEWS_INIT => Passed::Init,
+                NEWS_BYE => Passed::Bye,
                 NEWS_FINALIZE => Passed::Finalize,
                 _ => Passed::Nothing,
             };
@@ -138,7 +142,7 @@ impl Child {
         let _ = self.process.kill();
     }
 
-    /// Waits for the ended worker, ends what it left behind, and says how it ended and what it said last.
+    /// Waits for the ended worker, ends what it left behind unless it left in order, and says how it ended and what it said last.
     pub(super) fn bury(&mut self) -> (How, Vec<String>) {
         while self.news.is_some() && is_readable(self.news()) {
             self.read_news();
@@ -150,7 +154,10 @@ impl Child {
             Ok(status) => how(status),
             Err(error) => How::NotStarted { reason: format!("its end could not be learned: {error}") },
         };
-        self.kill_descendants();
+        // A worker that left in order may leave something behind on purpose.
+        if self.passed < Passed::Bye {
+            self.kill_descendants();
+        }
         (how, self.tail.take())
     }
 

@@ -24,7 +24,7 @@ use crate::process as own;
 use crate::transport::mpi;
 use crate::wire::control::{Ended, FromGuard, How, Ticket};
 use child::{Child, Passed};
-pub(crate) use child::{NEWS_FINALIZE, NEWS_INIT};
+pub(crate) use child::{NEWS_BYE, NEWS_FINALIZE, NEWS_INIT};
 use parent::{Parent, Wish};
 
 /// Watches over one worker from its start to its end, and ends with it.
@@ -89,7 +89,7 @@ fn leave(passed: Passed) -> ! {
     match passed {
         // The parent still waits in MPI_Comm_spawn for a process that initializes MPI.
         Passed::Nothing => mpi::stand_in(),
-        Passed::Init => pmi::finalize(),
+        Passed::Init | Passed::Bye => pmi::finalize(),
         Passed::Finalize => {}
     }
     process::exit(0)

@@ -83,7 +83,10 @@ fn serve_as_worker(registry: &Registry, news: Option<RawFd>) -> ! {
     news.tell(guard::NEWS_INIT);
     process::keep_descriptors_to_ourselves();
     let host = mpi::environment::processor_name().unwrap_or_else(|_| "unknown".to_owned());
-    let left = run(link, registry, Place { host: host.into(), rank }).and_then(transport::MpiLink::leave);
+    let left = run(link, registry, Place { host: host.into(), rank }).and_then(|link| {
+        news.tell(guard::NEWS_BYE);
+        link.leave()
+    });
     match left {
         Ok(()) => {
             news.tell(guard::NEWS_FINALIZE);
