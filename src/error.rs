@@ -124,27 +124,22 @@ impl TaskError {
     /// The task.
     #[must_use]
     pub fn task(&self) -> TaskId {
-        match self {
-            Self::TimedOut { task, .. } | Self::Taken { task } => *task,
-            Self::Failed { origin, .. }
-            | Self::Panicked { origin, .. }
-            | Self::Arguments { origin, .. }
-            | Self::Result { origin, .. }
-            | Self::Unknown { origin, .. }
-            | Self::Lost { origin, .. }
-            | Self::SpawnFailed { origin, .. }
-            | Self::Cancelled { origin }
-            | Self::Rejected { origin, .. }
-            | Self::ShutDown { origin }
-            | Self::PoolFailed { origin, .. } => origin.task,
+        match self.subject() {
+            Ok(origin) => origin.task,
+            Err(task) => task,
         }
     }
 
     /// The worker that ran the task last, if one did.
     #[must_use]
     pub fn worker(&self) -> Option<WorkerId> {
+        self.subject().ok()?.place.as_ref().map(|place| place.worker)
+    }
+
+    /// What the error is about: a task with its origin, or the bare task where only a handle is concerned.
+    fn subject(&self) -> Result<&Origin, TaskId> {
         match self {
-            Self::TimedOut { .. } | Self::Taken { .. } => None,
+            Self::TimedOut { task, .. } | Self::Taken { task } => Err(*task),
             Self::Failed { origin, .. }
             | Self::Panicked { origin, .. }
             | Self::Arguments { origin, .. }
@@ -155,7 +150,7 @@ impl TaskError {
             | Self::Cancelled { origin }
             | Self::Rejected { origin, .. }
             | Self::ShutDown { origin }
-            | Self::PoolFailed { origin, .. } => origin.place.as_ref().map(|place| place.worker),
+            | Self::PoolFailed { origin, .. } => Ok(origin),
         }
     }
 }
