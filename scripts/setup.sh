@@ -53,7 +53,7 @@ need_libclang() {
 find_libclang() {
     local folder library
     for folder in ${LIBCLANG_PATH:-} /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu /usr/lib64 /usr/lib /usr/local/lib; do
-        for library in "$folder"/libclang.so "$folder"/libclang.so.* "$folder"/libclang-*.so*; do
+        for library in "$folder"/libclang.so "$folder"/libclang.so.* "$folder"/libclang-[0-9]*.so*; do
             [[ ! -e $library ]] || return 0
         done
     done
