@@ -1,7 +1,7 @@
 //! Checked calls of MPI: the only file that names `mpi::ffi`.
 //!
 //! rsmpi initializes MPI and lends its types; what it lacks (error handlers, `MPI_Info`, spawning
-//! with errors, matched probes with owned buffers, `MPI_Testsome` over a set that shrinks,
+//! with errors, receives into owned buffers, `MPI_Testsome` over a set that shrinks,
 //! `MPI_Comm_disconnect`) is here. Every call checks its return code and asserts that it is made on
 //! the one thread that owns MPI. No call here blocks on another process, except
 //! [`Comm::spawn`], [`Comm::disconnect`] and [`finalize`], which say so.
@@ -213,16 +213,18 @@ impl Comm {
         Ok(rank)
     }
 
-    /// Takes the next message from rank 0 of the other side off the queue, if one has arrived.
-    pub(crate) fn probe(&self, tag: i32) -> Result<Option<Matched>, MpiError> {
+    /// The next message from rank 0 of the other side, if one has arrived. It stays where it is until
+    /// [`Operations::receive`] takes it.
+    ///
+    /// Not a matched probe (`MPI_Improbe`): on Intel MPI 2021.17 each of those keeps a reference to the
+    /// communicator, which can then never be disconnected. This thread alone receives here, so what is
+    /// found is what the next receive matches (MPI-4.1 §3.5, order).
+    pub(crate) fn probe(&self, tag: i32) -> Result<Option<Arrived>, MpiError> {
         on_mpi_thread();
         let mut found = 0;
-        let mut message = MaybeUninit::uninit();
         let mut status = MaybeUninit::<ffi::MPI_Status>::uninit();
-        // SAFETY: `raw` is live; message and status are written where `found` is set (MPI-4.1 §3.8.2).
-        check("MPI_Improbe", unsafe {
-            ffi::MPI_Improbe(0, tag, self.raw, &mut found, message.as_mut_ptr(), status.as_mut_ptr())
-        })?;
+        // SAFETY: `raw` is live; the status is written where `found` is set (MPI-4.1 §3.8.1).
+        check("MPI_Iprobe", unsafe { ffi::MPI_Iprobe(0, tag, self.raw, &mut found, status.as_mut_ptr()) })?;
         if found == 0 {
             return Ok(None);
         }
@@ -231,9 +233,7 @@ impl Comm {
         check("MPI_Get_count", unsafe {
             ffi::MPI_Get_count(status.as_ptr(), ffi::RSMPI_UINT8_T, &mut length)
         })?;
-        // SAFETY: a message was found, so its handle is set.
-        let raw = unsafe { message.assume_init() };
-        Ok(Some(Matched { raw, length: usize::try_from(length).unwrap_or(0) }))
+        Ok(Some(Arrived { tag, length: usize::try_from(length).unwrap_or(0) }))
     }
 
     /// Closes the connection. Collective and blocking: the other side must do the same, and nothing
@@ -252,9 +252,9 @@ impl Comm {
     }
 }
 
-/// A message that a probe took off the queue and that nobody else can receive any more.
-pub(crate) struct Matched {
-    raw: ffi::MPI_Message,
+/// A message that a probe has found: the next one of its communicator and tag.
+pub(crate) struct Arrived {
+    tag: i32,
     length: usize,
 }
 
@@ -318,20 +318,22 @@ impl<L: PartialEq> Operations<L> {
         Ok(())
     }
 
-    /// Starts to receive a matched message.
-    pub(crate) fn receive(&mut self, mut message: Matched, label: L) -> Result<(), MpiError> {
+    /// Starts to receive the message that a probe of this communicator has found.
+    pub(crate) fn receive(&mut self, comm: &Comm, message: &Arrived, label: L) -> Result<(), MpiError> {
         on_mpi_thread();
         let count = c_int::try_from(message.length).expect("the length came from an MPI count");
         let mut buffer = vec![0; message.length];
         let mut request = MaybeUninit::uninit();
         // SAFETY: the buffer has room for `count` bytes, which the probe promised; it is kept in
-        // `owned` until the request ends (MPI-4.1 §3.8.3).
-        check("MPI_Imrecv", unsafe {
-            ffi::MPI_Imrecv(
+        // `owned` until the request ends (MPI-4.1 §3.7).
+        check("MPI_Irecv", unsafe {
+            ffi::MPI_Irecv(
                 buffer.as_mut_ptr().cast::<c_void>(),
                 count,
                 ffi::RSMPI_UINT8_T,
-                &mut message.raw,
+                0,
+                message.tag,
+                comm.raw,
                 request.as_mut_ptr(),
             )
         })?;

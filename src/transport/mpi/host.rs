@@ -132,7 +132,7 @@ impl MpiTransport {
         for (&worker, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.receiving && !peer.is_suspect) {
             let probed = peer.comm.probe(FRAME_TAG).and_then(|found| match found {
                 Some(message) => {
-                    self.operations.receive(message, Operation::ReceiveFrom(worker))?;
+                    self.operations.receive(&peer.comm, &message, Operation::ReceiveFrom(worker))?;
                     Ok(true)
                 }
                 None => Ok(false),

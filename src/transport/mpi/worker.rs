@@ -55,11 +55,11 @@ impl Link for MpiLink {
 
     fn try_receive(&mut self) -> Result<Option<Bytes>, LinkError> {
         // One receive at a time keeps frames in order: a small one may end before a large one that
-        // was matched earlier.
+        // was found earlier.
         if !self.receiving
             && let Some(message) = self.host.probe(FRAME_TAG)?
         {
-            self.operations.receive(message, Direction::In)?;
+            self.operations.receive(&self.host, &message, Direction::In)?;
             self.receiving = true;
         }
         let received = self.progress()?;
