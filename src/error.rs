@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::finding::Finding;
 use crate::ids::{ProgramId, TaskId, WorkerId};
 
 /// Why a task has no result.
@@ -73,7 +74,9 @@ pub enum TaskError {
     SpawnFailed {
         /// Which task.
         origin: Origin,
-        /// Why the last start failed.
+        /// What the last start failed of.
+        cause: SpawnCause,
+        /// The same at length: what was tried, what came back, what to do.
         reason: String,
     },
     /// The task was cancelled before it ran.
@@ -199,6 +202,44 @@ impl fmt::Display for At<'_> {
     }
 }
 
+/// What the start of a worker can fail of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SpawnCause {
+    /// Its executable or its working directory is not there, may not be run, is for another machine, or is
+    /// linked with another MPI. Nothing was started.
+    Executable,
+    /// The operating system did not start it.
+    NotStarted,
+    /// It ended before it had initialized MPI, or before it was ready.
+    Ended,
+    /// It was not ready within the `spawn_timeout`, and was ended.
+    Overdue,
+    /// It initialized MPI, but is no offshoot worker.
+    NoWorker,
+    /// It is one of another version, or of another MPI, than its host, or knows no task.
+    Mismatch,
+    /// Its initializer failed or panicked.
+    Initializer,
+    /// `MPI_Comm_spawn` returned an error.
+    Mpi,
+    /// The reason was not reported.
+    Unknown,
+}
+
+/// A start that failed: [`SpawnCause`] and what to tell the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SpawnFailure {
+    pub(crate) cause: SpawnCause,
+    pub(crate) reason: String,
+}
+
+impl SpawnFailure {
+    pub(crate) fn new(cause: SpawnCause, reason: impl Into<String>) -> Self {
+        Self { cause, reason: reason.into() }
+    }
+}
+
 /// Why a task was not accepted. `call` is what was handed in, so that nothing is lost.
 #[derive(Debug, Error)]
 #[error("not submitted: {reason}")]
@@ -271,6 +312,12 @@ pub enum BuildError {
     /// MPI was already finalized in this process; it cannot be started again.
     #[error("MPI was already finalized in this process, and MPI cannot be started twice")]
     Finalized,
+    /// This machine, or the MPI on it, lacks what spawning needs. MPI was not initialized.
+    #[error("workers cannot be spawned here: {0} (`offshoot doctor` shows all checks)")]
+    Preflight(Finding),
+    /// An MPI call did not return, and this process makes no MPI call any more.
+    #[error("{0}")]
+    Stuck(String),
     /// An MPI call failed while the pool was being set up.
     #[error("MPI could not be set up: {0}")]
     Mpi(String),

@@ -31,6 +31,7 @@
 mod core;
 mod driver;
 mod error;
+mod finding;
 mod guard;
 mod ids;
 mod launch;
@@ -41,7 +42,8 @@ mod transport;
 mod wire;
 pub mod worker;
 
-pub use error::{BuildError, Origin, Place, RejectReason, SubmitError, TaskError};
+pub use error::{BuildError, Origin, Place, RejectReason, SpawnCause, SubmitError, TaskError};
+pub use finding::{Finding, Status};
 pub use ids::{ProgramId, TaskId, WorkerId};
 pub use launch::{Program, user_environment};
 pub use pool::{AsCompleted, Builder, Handle, Indexed, Map, Pool, Stats, Unordered, as_completed};

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use super::Submission;
 use crate::core::Resolution;
-use crate::error::{Place, TaskError};
+use crate::error::{Place, SpawnCause, SpawnFailure, TaskError};
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 use crate::pool::{Answer, Promise, Settled};
 use crate::task::Definition;
@@ -25,7 +25,7 @@ pub(super) struct Ledger {
     /// By name and signature: two tasks of one name are two kinds.
     kinds: FxHashMap<(&'static str, &'static str), KindId>,
     /// Why the last start of each program failed.
-    failed_starts: FxHashMap<ProgramId, String>,
+    failed_starts: FxHashMap<ProgramId, SpawnFailure>,
     losses: VecDeque<(WorkerId, String)>,
 }
 
@@ -78,8 +78,8 @@ impl Ledger {
         }
     }
 
-    pub(super) fn note_failed_start(&mut self, program: ProgramId, reason: String) {
-        self.failed_starts.insert(program, reason);
+    pub(super) fn note_failed_start(&mut self, program: ProgramId, failure: SpawnFailure) {
+        self.failed_starts.insert(program, failure);
     }
 
     pub(super) fn note_loss(&mut self, worker: WorkerId, reason: String) {
@@ -131,10 +131,12 @@ impl Ledger {
             Resolution::Lost { attempts } => {
                 Err(TaskError::Lost { origin: origin(), attempts, reason: self.reason_of_loss(entry) })
             }
-            Resolution::SpawnFailed => Err(TaskError::SpawnFailed {
-                origin: origin(),
-                reason: self.failed_starts.get(&entry.program).cloned().unwrap_or_else(unknown),
-            }),
+            Resolution::SpawnFailed => {
+                let known = self.failed_starts.get(&entry.program).cloned();
+                let SpawnFailure { cause, reason } =
+                    known.unwrap_or_else(|| SpawnFailure::new(SpawnCause::Unknown, unknown()));
+                Err(TaskError::SpawnFailed { origin: origin(), cause, reason })
+            }
         }
     }
 

@@ -21,7 +21,7 @@ use ledger::Ledger;
 use roster::{Loss, Roster, Said};
 
 use crate::core::{Action, Config, Event, Resolution, Scheduler, ShutdownMode, Time};
-use crate::error::TaskError;
+use crate::error::{SpawnCause, SpawnFailure, TaskError};
 use crate::ids::{ProgramId, TaskId, WorkerId};
 use crate::launch::Program;
 use crate::pool::{Promise, Settled, Shared};
@@ -187,9 +187,9 @@ impl<T: Transport> Driver<T> {
         for report in reports.drain(..) {
             match report {
                 Report::Spawned { worker } => self.tell(Event::Spawned { worker }),
-                Report::SpawnFailed { worker, reason } => self.on_spawn_failed(worker, reason),
+                Report::SpawnFailed { worker, failure } => self.on_spawn_failed(worker, failure),
                 Report::Frame { worker, bytes } => self.on_frame(worker, bytes),
-                Report::Lost { worker, reason } => self.on_lost(worker, reason),
+                Report::Lost { worker, reason } => self.on_lost(worker, SpawnCause::Ended, reason),
             }
         }
         self.reports = reports;
@@ -199,14 +199,14 @@ impl<T: Transport> Driver<T> {
     fn on_frame(&mut self, worker: WorkerId, bytes: Bytes) {
         let message = match FromWorker::decode(bytes) {
             Ok(message) => message,
-            Err(error) => return self.on_lost(worker, error.to_string()),
+            Err(error) => return self.on_lost(worker, SpawnCause::Mismatch, error.to_string()),
         };
         match self.roster.hear(worker, message) {
             Said::Welcome(frame) => self.transport.send(worker, frame),
             Said::Ready => self.tell(Event::Ready { worker }),
-            Said::Unfit { reason, retire } => {
+            Said::Unfit { failure, retire } => {
                 self.transport.send(worker, retire);
-                self.on_spawn_failed(worker, reason);
+                self.on_spawn_failed(worker, failure);
             }
             Said::Answers(answers) => answers.into_iter().for_each(|answer| self.on_answer(worker, answer)),
             Said::Bye { known_gone } => {
@@ -215,7 +215,7 @@ impl<T: Transport> Driver<T> {
                     self.tell(Event::Gone { worker });
                 }
             }
-            Said::Nonsense(reason) => self.on_lost(worker, reason),
+            Said::Nonsense(reason) => self.on_lost(worker, SpawnCause::Mismatch, reason),
             Said::Nothing => {}
         }
     }
@@ -229,20 +229,20 @@ impl<T: Transport> Driver<T> {
         self.tell(Event::Answered { worker, task, ran });
     }
 
-    fn on_spawn_failed(&mut self, worker: WorkerId, reason: String) {
-        tracing::warn!("{worker} could not be started: {reason}");
+    fn on_spawn_failed(&mut self, worker: WorkerId, failure: SpawnFailure) {
+        tracing::warn!("{worker} could not be started: {}", failure.reason);
         if let Some(program) = self.roster.end_start(worker) {
-            self.ledger.note_failed_start(program, reason);
+            self.ledger.note_failed_start(program, failure);
         }
         self.tell(Event::SpawnFailed { worker });
     }
 
-    /// A worker died, or said what makes no sense. Before it was ready, that is a failed start.
-    fn on_lost(&mut self, worker: WorkerId, reason: String) {
+    /// A worker died, or said what makes no sense. Before it was ready, that is a failed start, for `cause`.
+    fn on_lost(&mut self, worker: WorkerId, cause: SpawnCause, reason: String) {
         match self.roster.lose(worker) {
             Loss::Start => {
                 self.transport.abandon(worker);
-                self.on_spawn_failed(worker, reason);
+                self.on_spawn_failed(worker, SpawnFailure::new(cause, reason));
             }
             // The core has done with it already.
             Loss::Refused => self.transport.abandon(worker),
@@ -309,7 +309,9 @@ impl<T: Transport> Driver<T> {
 
     fn abandon(&mut self, worker: WorkerId) {
         match self.roster.end_start(worker) {
-            Some(program) => self.ledger.note_failed_start(program, LATE.to_owned()),
+            Some(program) => {
+                self.ledger.note_failed_start(program, SpawnFailure::new(SpawnCause::Overdue, LATE));
+            }
             // What the core decides by itself: it did not leave in time, or answered what it was not asked.
             None if self.roster.is_serving(worker) => {
                 self.ledger.note_loss(worker, "it did not keep to the protocol".to_owned());

@@ -15,6 +15,7 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use super::Ending;
 use super::engine::{self, Request, Turnable};
 use crate::error::BuildError;
+use crate::launch;
 use crate::process;
 use crate::transport::Doorbell;
 use crate::transport::mpi::Runtime;
@@ -41,7 +42,10 @@ impl MpiThread {
         }
         let result = start();
         // A thread that could not be started now may be another time; what MPI says is for ever.
-        if !matches!(result, Err(BuildError::System(_))) {
+        if !matches!(
+            result,
+            Err(BuildError::System(_) | BuildError::Preflight(_) | BuildError::NotInitialized)
+        ) {
             *started = Some(result.clone());
         }
         result
@@ -72,6 +76,8 @@ impl MpiThread {
 }
 
 fn start() -> Result<MpiThread, BuildError> {
+    let prepared = launch::prepared().ok_or(BuildError::NotInitialized)?;
+    launch::check_machine(prepared).map_err(BuildError::Preflight)?;
     let doorbell = Arc::new(Doorbell::default());
     let (requests, inbox) = unbounded();
     let (report, started) = bounded(1);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use crate::error::Place;
+use crate::error::{Place, SpawnCause, SpawnFailure};
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 use crate::launch::{Initializer, Program};
 use crate::task::Definition;
@@ -82,7 +82,7 @@ pub(super) enum Said {
     Ready,
     /// It cannot be used: send this, so that it leaves.
     Unfit {
-        reason: String,
+        failure: SpawnFailure,
         retire: Vec<u8>,
     },
     Answers(Vec<AnswerMessage>),
@@ -177,7 +177,7 @@ impl Roster {
             (Phase::Preparing, FromWorker::Unfit(failure)) => {
                 let reason = format!("the initializer on {worker} at {} {}", member.host, describe(&failure));
                 self.leaving += 1;
-                member.refuse(reason)
+                member.refuse(SpawnCause::Initializer, reason)
             }
             (Phase::Serving, FromWorker::Answers(answers)) => Said::Answers(answers),
             (Phase::Lost, _) => Said::Nothing,
@@ -271,14 +271,14 @@ impl Member {
                  (`use my_crate as _;` if nothing else of it is used), or register them with `init_with`",
                 self.executable
             );
-            return self.refuse(reason);
+            return self.refuse(SpawnCause::Mismatch, reason);
         }
         match self.wire_initializer() {
             Ok(initializer) => {
                 self.phase = Phase::Preparing;
                 Said::Welcome(ToWorker::Welcome(Welcome { worker, initializer }).encode())
             }
-            Err(reason) => self.refuse(reason),
+            Err(reason) => self.refuse(SpawnCause::Mismatch, reason),
         }
     }
 
@@ -291,9 +291,9 @@ impl Member {
         Ok(Some((kind, arguments.clone()?)))
     }
 
-    fn refuse(&mut self, reason: String) -> Said {
+    fn refuse(&mut self, cause: SpawnCause, reason: String) -> Said {
         self.phase = Phase::Refused;
-        Said::Unfit { reason, retire: ToWorker::Retire.encode() }
+        Said::Unfit { failure: SpawnFailure { cause, reason }, retire: ToWorker::Retire.encode() }
     }
 
     /// This worker's number for a task.

@@ -11,7 +11,7 @@ use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::output::Tail;
-use crate::launch::{NEWS_VARIABLE, ROLE_VARIABLE, ROLE_WORKER};
+use crate::launch::{self, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER};
 use crate::process;
 use crate::wire::control::{How, Start};
 
@@ -19,6 +19,8 @@ use crate::wire::control::{How, Start};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Passed {
     Nothing,
+    /// It is a worker of ours.
+    Begun,
     Init,
     /// It was told to leave, and is about to.
     Bye,
@@ -26,6 +28,8 @@ pub(super) enum Passed {
 }
 
 /// A worker writes these into the pipe that it inherits.
+pub(crate) const NEWS_BEGUN: u8 = b'o';
+pub(crate) const NEWS_UNFIT: u8 = b'u';
 pub(crate) const NEWS_INIT: u8 = b'i';
 pub(crate) const NEWS_BYE: u8 = b'b';
 pub(crate) const NEWS_FINALIZE: u8 = b'f';
@@ -39,6 +43,10 @@ pub(super) struct Child {
     tail: Tail,
     news: Option<PipeReader>,
     passed: Passed,
+    /// It said that it cannot work for this host.
+    is_unfit: bool,
+    /// It initialized MPI and never said that it is a worker of ours.
+    is_stranger: bool,
 }
 
 impl Child {
@@ -59,6 +67,7 @@ impl Child {
             .envs(start.variables.iter().map(|(name, value)| (text(name), text(value))))
             .env(ROLE_VARIABLE, ROLE_WORKER)
             .env(NEWS_VARIABLE, told.as_raw_fd().to_string())
+            .env(PEER_VARIABLE, launch::peer())
             .current_dir(text(&start.directory))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -77,6 +86,8 @@ impl Child {
             tail: Tail::default(),
             news: Some(news),
             passed: Passed::Nothing,
+            is_unfit: false,
+            is_stranger: false,
         })
     }
 
@@ -100,8 +111,13 @@ impl Child {
         self.news.as_ref().map(AsFd::as_fd)
     }
 
-    /// The parent has seen it initialize MPI, whether it told or not.
+    /// The parent has seen it initialize MPI, whether it told or not. A worker of ours has told before that
+    /// that it is one; any other program is of no use, and is ended.
     pub(super) fn count_as_ready(&mut self) {
+        if self.passed == Passed::Nothing {
+            self.is_stranger = true;
+            self.kill();
+        }
         self.passed = self.passed.max(Passed::Init);
     }
 
@@ -112,6 +128,11 @@ impl Child {
         let read = self.news.as_mut().map_or(0, |news| news.read(&mut bytes).unwrap_or(0));
         for byte in &bytes[..read] {
             let passed = match *byte {
+                NEWS_UNFIT => {
+                    self.is_unfit = true;
+                    Passed::Begun
+                }
+                NEWS_BEGUN => Passed::Begun,
                 NEWS_INIT => Passed::Init,
                 NEWS_BYE => Passed::Bye,
                 NEWS_FINALIZE => Passed::Finalize,
@@ -122,7 +143,7 @@ impl Child {
         if read == 0 {
             self.news = None;
         }
-        before == Passed::Nothing && self.passed > before
+        before < Passed::Init && self.passed >= Passed::Init
     }
 
     /// Passes on what is there of stderr, and keeps the last lines.
@@ -151,6 +172,8 @@ impl Child {
             self.pass_stderr_on();
         }
         let how = match self.process.wait() {
+            Ok(_) if self.is_stranger => How::NoWorker,
+            Ok(_) if self.is_unfit => How::Unfit,
             Ok(status) => how(status),
             Err(error) => How::NotStarted { reason: format!("its end could not be learned: {error}") },
         };

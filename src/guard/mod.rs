@@ -16,6 +16,7 @@ mod pmi;
 
 use std::os::fd::BorrowedFd;
 use std::process;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -24,7 +25,7 @@ use crate::process as own;
 use crate::transport::mpi;
 use crate::wire::control::{Ended, FromGuard, How, Ticket};
 use child::{Child, Passed};
-pub(crate) use child::{NEWS_BYE, NEWS_FINALIZE, NEWS_INIT};
+pub(crate) use child::{NEWS_BEGUN, NEWS_BYE, NEWS_FINALIZE, NEWS_INIT, NEWS_UNFIT};
 use parent::{Parent, Wish};
 
 /// Watches over one worker from its start to its end, and ends with it.
@@ -42,11 +43,18 @@ pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
     };
     parent.say(&FromGuard::Started { pid: child.pid() });
     attend(&mut parent, &mut child);
+    // It may have initialized MPI and ended before its guard was told: then nobody may do so once more.
+    if child.passed() < Passed::Init && parent.is_spawned_within(SPAWN_NEWS) {
+        child.count_as_ready();
+    }
     let (how, stderr) = child.bury();
     let passed = child.passed();
-    parent.say(&FromGuard::Ended(Ended { how, stand_in: passed == Passed::Nothing, stderr }));
+    parent.say(&FromGuard::Ended(Ended { how, stand_in: passed < Passed::Init, stderr }));
     leave(passed)
 }
+
+/// How long the news that `MPI_Comm_spawn` has returned may be on its way.
+const SPAWN_NEWS: Duration = Duration::from_millis(250);
 
 /// Passes stderr on, and does what the parent says, until the worker has ended.
 fn attend(parent: &mut Parent, child: &mut Child) {
@@ -88,7 +96,7 @@ fn sleep(watched: [Option<BorrowedFd<'_>>; 4]) -> [bool; 4] {
 fn leave(passed: Passed) -> ! {
     match passed {
         // The parent still waits in MPI_Comm_spawn for a process that initializes MPI.
-        Passed::Nothing => mpi::stand_in(),
+        Passed::Nothing | Passed::Begun => mpi::stand_in(),
         Passed::Init | Passed::Bye => pmi::finalize(),
         Passed::Finalize => {}
     }

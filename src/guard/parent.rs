@@ -4,8 +4,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::time::{Duration, Instant};
 
+use crate::launch;
 use crate::process;
+use crate::transport::control::Control;
 use crate::wire::control::{FromGuard, Secret, Splitter, Start, Ticket, ToGuard};
 
 pub(super) struct Parent {
@@ -15,9 +18,10 @@ pub(super) struct Parent {
 }
 
 impl Parent {
-    /// Connects, and says who this is. The secret came through the environment, which ends here.
+    /// Connects, and says who this is. The secret came through the environment, where it ends, or lies with
+    /// the parent.
     pub(super) fn connect(address: &str, ticket: Ticket) -> Self {
-        let secret = process::take_secret();
+        let secret = launch::take_secret().or_else(|| read_secret(address));
         let stream = SocketAddr::from_abstract_name(address).and_then(|name| UnixStream::connect_addr(&name));
         let mut parent = Self { stream: stream.ok(), splitter: Splitter::default() };
         match secret {
@@ -44,6 +48,23 @@ impl Parent {
             Received::Message(ToGuard::Kill) | Received::Gone => Wish::Kill,
             Received::Message(ToGuard::Spawned) => Wish::CountAsReady,
             Received::Message(ToGuard::Start(_)) | Received::Nothing => Wish::None,
+        }
+    }
+
+    /// Whether the parent says within this time that `MPI_Comm_spawn` has returned.
+    pub(super) fn is_spawned_within(&mut self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let Some(stream) = self.stream.as_ref().filter(|_| !left.is_zero()) else { return false };
+            if stream.set_read_timeout(Some(left)).is_err() {
+                return false;
+            }
+            match self.receive() {
+                Received::Message(ToGuard::Spawned) => return true,
+                Received::Message(ToGuard::Kill | ToGuard::Start(_)) | Received::Nothing => {}
+                Received::Gone => return false,
+            }
         }
     }
 
@@ -74,12 +95,21 @@ impl Parent {
                     Err(_) => {}
                 }
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Received::Nothing,
+            Err(error) if PATIENCE.contains(&error.kind()) => return Received::Nothing,
             Err(_) => {}
         }
         self.stream = None;
         Received::Gone
     }
+}
+
+/// What a read says that has nothing yet.
+const PATIENCE: [ErrorKind; 3] = [ErrorKind::Interrupted, ErrorKind::WouldBlock, ErrorKind::TimedOut];
+
+/// The secret of a parent on this host, whose address says where it lies.
+fn read_secret(address: &str) -> Option<[u8; 16]> {
+    let (process, file) = Control::secret_place(address)?;
+    process::read_secret(process, file)
 }
 
 pub(super) enum Wish {

@@ -1,15 +1,39 @@
-//! Intel MPI: MPICH's relative, with a switch for spawning.
+//! Intel MPI: MPICH's relative, with a switch for spawning, and a `MPI_Finalize` of its own.
 
-use super::{Family, Setting, When};
+use super::family::{Family, Farewell, Launcher, Placement, Setting, Value, When};
+use super::mpich::HYDRA;
 
 pub(super) const FAMILY: Family = Family {
     name: "Intel MPI",
     recognizes: |version| version.starts_with("Intel(R) MPI"),
-    environment: &[Setting {
-        name: "I_MPI_SPAWN",
-        value: "on",
-        when: When::Always,
-        why: "MPI_Comm_spawn is off without it",
-    }],
-    launcher_in_path: true,
+    refuses: |_| None,
+    soname: "libmpi.so.12",
+    environment: &[
+        Setting {
+            name: "I_MPI_SPAWN",
+            value: Value::Set("on"),
+            when: When::Always,
+            why: "MPI_Comm_spawn is off without it",
+        },
+        Setting {
+            name: "I_MPI_ROOT",
+            value: Value::Prefix,
+            when: When::Always,
+            why: "the library looks there for its tuning files and network libraries",
+        },
+    ],
+    spawn_info: &[],
+    secret_variable: None,
+    launcher: Launcher { name: "mpiexec", in_path: true, daemons: HYDRA },
+    placement: Placement::Launcher {
+        variable: "I_MPI_HYDRA_HOST_FILE",
+        agent_variable: "I_MPI_HYDRA_BOOTSTRAP_EXEC",
+    },
+    spawn_thread: "untried",
+    containment: "the guard, which finalizes in a dead worker's place; a death in the middle of a transfer is untried, \
+                  and the death of a guard ends the host",
+    // It waits for ever for the worker that was not disconnected.
+    farewell: Farewell { finalizes_after_loss: false },
+    needs_temporary_directory: false,
+    interface_variables: &["I_MPI_HYDRA_IFACE", "FI_TCP_IFACE"],
 };

@@ -1,11 +1,38 @@
 //! MPICH: a singleton starts `mpiexec -pmi_args …`, the first one in `PATH`, and waits for it without a
 //! time-out. Another MPI's `mpiexec` in that place is a hang.
 
-use super::Family;
+use super::family::{Family, Farewell, Launcher, Placement, Refusal, Setting, Value, When};
 
 pub(super) const FAMILY: Family = Family {
     name: "MPICH",
     recognizes: |version| version.starts_with("MPICH Version"),
-    environment: &[],
-    launcher_in_path: true,
+    refuses: |version| {
+        // The number is set apart by spaces or tabs, as many as its author liked.
+        let number = version.split_whitespace().nth(2).unwrap_or_default();
+        number.starts_with("4.0.").then_some(Refusal {
+            reason: "MPICH 4.0, as Debian 12 has it, cannot spawn from a process that was started plainly: its \
+                     mpiexec lacks `-pmi_args`",
+            remedy: "install another MPI: `apt-get install libopenmpi-dev openmpi-bin`, or `pip install mpich`",
+        })
+    },
+    soname: "libmpi.so.12",
+    environment: &[Setting {
+        name: "SLURM_OVERLAP",
+        value: Value::Set("1"),
+        when: When::Slurm,
+        why: "hydra starts its proxies with `srun`, which waits for the cores that the host's own step holds",
+    }],
+    spawn_info: &[],
+    secret_variable: None,
+    launcher: Launcher { name: "mpiexec", in_path: true, daemons: HYDRA },
+    placement: Placement::Launcher { variable: "HYDRA_HOST_FILE", agent_variable: "HYDRA_LAUNCHER_EXEC" },
+    spawn_thread: "a second thread may spawn, but running work stalls for as long as the spawn takes",
+    containment: "the guard, which finalizes in a dead worker's place; a death in the middle of a large transfer may \
+                  end the host, and so does the death of a guard",
+    farewell: Farewell { finalizes_after_loss: true },
+    needs_temporary_directory: false,
+    interface_variables: &["HYDRA_IFACE", "FI_TCP_IFACE"],
 };
+
+/// What hydra, the process manager of MPICH and Intel MPI, consists of.
+pub(super) const HYDRA: &[&str] = &["mpiexec", "mpiexec.hydra", "hydra_pmi_proxy", "hydra_bstrap_proxy"];

@@ -1,41 +1,56 @@
-//! Open MPI 4: spawns through `orted`, which the library finds relative to itself.
+//! Open MPI 4: spawns through `orted`, the first one in `PATH`.
 
-use super::{Family, Setting, When};
+use super::family::{Family, Farewell, Launcher, Placement, Setting, Value, When};
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 4",
     recognizes: |version| version.starts_with("Open MPI v4") || version.starts_with("Open MPI v3"),
+    refuses: |_| None,
+    soname: "libmpi.so.40",
     environment: &[
         Setting {
-            name: "OMPI_MCA_rmaps_base_oversubscribe",
-            value: "1",
-            when: When::Always,
-            why: "a singleton has as many slots as there are cores, itself included: without this, not enough slots",
-        },
-        Setting {
             name: "OMPI_MCA_mpi_yield_when_idle",
-            value: "1",
+            value: Value::Set("1"),
             when: When::Always,
             why: "a process that waits inside MPI spins; with more processes than cores a round trip takes milliseconds",
         },
         Setting {
             name: "OMPI_MCA_orte_enable_recovery",
-            value: "1",
+            value: Value::Set("1"),
             when: When::Always,
             why: "otherwise the death of one worker ends the host and all other workers",
         },
         Setting {
             name: "OMPI_ALLOW_RUN_AS_ROOT",
-            value: "1",
+            value: Value::Set("1"),
             when: When::Root,
             why: "orted refuses to run as root without both",
         },
         Setting {
             name: "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM",
-            value: "1",
+            value: Value::Set("1"),
             when: When::Root,
             why: "orted refuses to run as root without both",
         },
+        Setting {
+            name: "SLURM_STEP_ID",
+            value: Value::Removed,
+            when: When::Slurm,
+            why: "a process of a Slurm step takes itself for one that `srun` started as a rank, and cannot spawn",
+        },
     ],
-    launcher_in_path: false,
+    // A worker for each core, and the host beside them, which waits most of the time: there are never slots
+    // enough. The key works in a job of mpiexec too, whose launcher has an environment of its own.
+    spawn_info: &[("map_by", "slot:OVERSUBSCRIBE")],
+    secret_variable: Some("OMPI_MCA_offshoot_secret"),
+    launcher: Launcher { name: "orted", in_path: true, daemons: &["orted"] },
+    placement: Placement::HostFile {
+        variable: "OMPI_MCA_orte_default_hostfile",
+        agent_variable: "OMPI_MCA_plm_rsh_agent",
+    },
+    spawn_thread: "a second thread may spawn: running work stalls for 16 ms",
+    containment: "the guard, with `orte_enable_recovery`; a death in the middle of a transfer may end the host",
+    farewell: Farewell { finalizes_after_loss: true },
+    needs_temporary_directory: true,
+    interface_variables: &["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"],
 };

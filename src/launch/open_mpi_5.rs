@@ -1,59 +1,66 @@
 //! Open MPI 5: spawns through `prte`, which the library finds relative to itself.
 
-use super::{Family, Setting, When};
+use super::family::{Family, Farewell, Launcher, Placement, Setting, Value, When};
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 5",
     recognizes: |version| version.starts_with("Open MPI v5") || version.starts_with("Open MPI v6"),
+    refuses: |_| None,
+    soname: "libmpi.so.40",
     environment: &[
         Setting {
-            name: "PRTE_MCA_rmaps_default_mapping_policy",
-            value: ":oversubscribe",
-            when: When::Always,
-            why: "a singleton has as many slots as there are cores, itself included: without this, not enough slots",
-        },
-        Setting {
             name: "OMPI_MCA_mpi_yield_when_idle",
-            value: "1",
+            value: Value::Set("1"),
             when: When::Always,
             why: "a process that waits inside MPI spins; with more processes than cores a round trip takes milliseconds",
         },
         Setting {
             name: "OMPI_MCA_mpi_ft_enable",
-            value: "1",
+            value: Value::Set("1"),
             when: When::Always,
             why: "together with the next: otherwise the death of one worker ends the host",
         },
         Setting {
             name: "PRTE_MCA_prte_enable_ft",
-            value: "1",
+            value: Value::Set("1"),
             when: When::Always,
             why: "together with the one before: otherwise the death of one worker ends the host",
         },
         Setting {
             name: "OMPI_ALLOW_RUN_AS_ROOT",
-            value: "1",
+            value: Value::Set("1"),
             when: When::Root,
             why: "it refuses to run as root",
         },
         Setting {
             name: "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM",
-            value: "1",
+            value: Value::Set("1"),
             when: When::Root,
             why: "it refuses to run as root",
         },
         Setting {
             name: "PRTE_ALLOW_RUN_AS_ROOT",
-            value: "1",
+            value: Value::Set("1"),
             when: When::Root,
             why: "prte refuses to run as root",
         },
         Setting {
             name: "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM",
-            value: "1",
+            value: Value::Set("1"),
             when: When::Root,
             why: "prte refuses to run as root",
         },
     ],
-    launcher_in_path: false,
+    // As with Open MPI 4.
+    spawn_info: &[("map_by", "slot:OVERSUBSCRIBE")],
+    secret_variable: Some("OMPI_MCA_offshoot_secret"),
+    launcher: Launcher { name: "prte", in_path: false, daemons: &["prte", "prted"] },
+    placement: Placement::OwnHostOnly(
+        "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs",
+    ),
+    spawn_thread: "a second thread may spawn: running work stalls for 34 ms",
+    containment: "the guard, with fault tolerance enabled; a death in the middle of a large transfer may hang it",
+    farewell: Farewell { finalizes_after_loss: true },
+    needs_temporary_directory: true,
+    interface_variables: &["OMPI_MCA_btl_tcp_if_include", "PRTE_MCA_prte_if_include"],
 };

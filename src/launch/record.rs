@@ -7,6 +7,7 @@
 use std::env;
 use std::os::fd::RawFd;
 
+use super::family::Family;
 use crate::process;
 use crate::wire::control::Ticket;
 use crate::wire::frame::PROTOCOL_VERSION;
@@ -18,6 +19,8 @@ pub(crate) const ROLE_VARIABLE: &str = "OFFSHOOT_ROLE";
 pub(crate) const ROLE_WORKER: &str = "worker";
 /// The descriptor through which a worker tells its guard how far it has come.
 pub(crate) const NEWS_VARIABLE: &str = "OFFSHOOT_NEWS";
+/// What the worker's host is, as [`peer`] says it.
+pub(crate) const PEER_VARIABLE: &str = "OFFSHOOT_PEER";
 
 /// What a process was started as.
 pub(crate) enum Role {
@@ -26,7 +29,11 @@ pub(crate) enum Role {
     /// By `MPI_Comm_spawn`: it is to start a worker and watch over it.
     Guard { address: String, ticket: Ticket },
     /// By a guard: it is to serve.
-    Worker { news: Option<RawFd> },
+    Worker {
+        news: Option<RawFd>,
+        /// Why it cannot serve this host, if so.
+        unfit: Option<String>,
+    },
 }
 
 /// The arguments to spawn a guard with.
@@ -43,8 +50,9 @@ pub(crate) fn role() -> Result<Role, String> {
     if env::var_os(ROLE_VARIABLE).is_some_and(|role| role == ROLE_WORKER) {
         let news = env::var(NEWS_VARIABLE).ok().and_then(|fd| fd.parse().ok());
         process::remove_variable(ROLE_VARIABLE);
-        process::remove_variable(NEWS_VARIABLE);
-        return Ok(Role::Worker { news });
+        let peer = env::var(PEER_VARIABLE).unwrap_or_default();
+        [NEWS_VARIABLE, PEER_VARIABLE].into_iter().for_each(process::remove_variable);
+        return Ok(Role::Worker { news, unfit: check_peer(&peer).err() });
     }
     let arguments: Vec<_> =
         env::args_os().skip(1).take(4).map(|argument| argument.to_string_lossy().into_owned()).collect();
@@ -61,5 +69,84 @@ pub(crate) fn role() -> Result<Role, String> {
             }
         }
         _ => Ok(Role::Host),
+    }
+}
+
+/// What this process is, for others to compare with themselves before they meet in MPI, where they might
+/// wait for each other in vain: protocol version, MPI, version of that.
+pub(crate) fn peer() -> String {
+    let version = mpi::environment::library_version().unwrap_or_default();
+    let family = Family::of(&version).map_or("another MPI", |family| family.name);
+    format!("{PROTOCOL_VERSION}/{family}/{}", number(&version))
+}
+
+/// Refuses a host that this worker cannot work for.
+fn check_peer(theirs: &str) -> Result<(), String> {
+    compare_peers(theirs, &peer())
+}
+
+fn compare_peers(theirs: &str, own: &str) -> Result<(), String> {
+    let parts = |peer: &str| {
+        let mut parts = peer.splitn(3, '/').map(str::to_owned);
+        [parts.next(), parts.next(), parts.next()].map(Option::unwrap_or_default)
+    };
+    let [their_protocol, their_mpi, their_number] = parts(theirs);
+    let [own_protocol, own_mpi, own_number] = parts(own);
+    if their_protocol != own_protocol {
+        return Err(format!(
+            "its host speaks protocol version {their_protocol}, this worker version {own_protocol}: build both \
+             with the same offshoot"
+        ));
+    }
+    let series = |number: &str| number.split('.').take(2).collect::<Vec<_>>().join(".");
+    if their_mpi != own_mpi || series(&their_number) != series(&own_number) {
+        return Err(format!(
+            "its host uses {their_mpi} ({their_number}), this worker {own_mpi} ({own_number}): run both with one \
+             MPI; which library a program loads, `ldd` tells"
+        ));
+    }
+    Ok(())
+}
+
+/// The version number in what a library says of itself.
+fn number(version: &str) -> String {
+    let words = version.split_whitespace().map(|word| word.trim_start_matches('v').trim_end_matches(','));
+    words
+        .filter(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+        .map(str::to_owned)
+        .next()
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_each_mpi_is_found() {
+        for (version, expected) in [
+            ("Open MPI v4.1.4, package: Debian OpenMPI, ident: 4.1.4, repo rev: v4.1.4", "4.1.4"),
+            ("MPICH Version:      5.0.2\nMPICH Release date: …", "5.0.2"),
+            ("Intel(R) MPI Library 2021.17 for Linux* OS", "2021.17"),
+            ("something else", ""),
+        ] {
+            assert_eq!(number(version), expected);
+        }
+    }
+
+    #[test]
+    fn a_worker_serves_a_host_of_its_own_kind_only() {
+        let own = "1/Open MPI 4/4.1.4";
+        for (theirs, word) in [
+            ("2/Open MPI 4/4.1.4", "protocol version 2"),
+            ("1/Open MPI 5/5.0.11", "Open MPI 5 (5.0.11)"),
+            ("1/Open MPI 4/4.0.3", "Open MPI 4 (4.0.3)"),
+            ("1/MPICH/5.0.2", "MPICH"),
+            ("", "protocol version"),
+        ] {
+            let refused = compare_peers(theirs, own).expect_err("they differ");
+            assert!(refused.contains(word), "{refused}");
+        }
+        assert_eq!(compare_peers("1/Open MPI 4/4.1.8", own), Ok(()), "a patch is no difference");
     }
 }

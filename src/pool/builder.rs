@@ -13,7 +13,7 @@ use crate::core::Config;
 use crate::driver::mpi_thread::MpiThread;
 use crate::driver::{Driver, Turnable, run_drivers};
 use crate::error::BuildError;
-use crate::launch::{self, Program};
+use crate::launch::Program;
 use crate::task::{Call, Registry, Task};
 use crate::transport::Doorbell;
 use crate::transport::loopback::LoopbackTransport;
@@ -169,9 +169,6 @@ impl Builder {
 }
 
 fn on_mpi(config: Config, program: Program, queue_max: usize) -> Result<Arc<Shared>, BuildError> {
-    if !launch::is_prepared() {
-        return Err(BuildError::NotInitialized);
-    }
     let thread = MpiThread::get()?;
     let (commands, inbox) = unbounded();
     let shared = Arc::new(Shared::new(commands, thread.doorbell(), queue_max));

@@ -6,7 +6,7 @@
 //! who connects must be of the same user and know the secret.
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process;
@@ -19,6 +19,7 @@ use rustc_hash::FxHashMap;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::Doorbell;
+use crate::process as own;
 use crate::wire::WireError;
 use crate::wire::control::{Ended, FromGuard, How, Secret, Splitter, Start, Ticket, ToGuard};
 
@@ -68,7 +69,8 @@ struct Expected {
 impl Control {
     /// Starts to listen.
     pub(crate) fn start(secret: [u8; 16], doorbell: Arc<Doorbell>) -> std::io::Result<Self> {
-        let address = format!("offshoot-{}-{:08x}", process::id(), fresh_number()?);
+        let file = own::secret_file().map_or("none".to_owned(), |file| file.to_string());
+        let address = format!("offshoot-{}-{file}-{:08x}", process::id(), fresh_number()?);
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&address)?)?;
         listener.set_nonblocking(true)?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -78,6 +80,13 @@ impl Control {
             .name("offshoot control".to_owned())
             .spawn(move || Listener { state: listening, socket: listener, connections: Vec::new() }.run())?;
         Ok(Self { address, state })
+    }
+
+    /// The process that listens there, and the descriptor of the file in which it keeps the secret, for
+    /// a guard on the same host that has not inherited it.
+    pub(crate) fn secret_place(address: &str) -> Option<(u32, RawFd)> {
+        let mut parts = address.split('-').skip(1);
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
     }
 
     /// Where guards connect to.

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use rustc_hash::FxHashMap;
 
 use super::{Doorbell, Link, LinkError, Report, Transport};
+use crate::error::{SpawnCause, SpawnFailure};
 use crate::ids::WorkerId;
 use crate::launch::Program;
 use crate::task::Registry;
@@ -48,7 +49,8 @@ impl Transport for LoopbackTransport {
                 Report::Spawned { worker }
             }
             Err(error) => {
-                Report::SpawnFailed { worker, reason: format!("no thread could be started: {error}") }
+                let reason = format!("no thread could be started: {error}");
+                Report::SpawnFailed { worker, failure: SpawnFailure::new(SpawnCause::NotStarted, reason) }
             }
         };
         self.report.send(report).expect("this side holds the receiver");

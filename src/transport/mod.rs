@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use crate::error::SpawnFailure;
 use crate::ids::WorkerId;
 use crate::launch::Program;
 
@@ -47,7 +48,7 @@ pub(crate) enum Report {
     /// The worker's process exists.
     Spawned { worker: WorkerId },
     /// The worker's process could not be started.
-    SpawnFailed { worker: WorkerId, reason: String },
+    SpawnFailed { worker: WorkerId, failure: SpawnFailure },
     /// A frame came from the worker.
     Frame { worker: WorkerId, bytes: Bytes },
     /// The connection to the worker broke.

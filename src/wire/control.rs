@@ -70,6 +70,10 @@ pub(crate) enum How {
     Overdue,
     /// Its guard ended without a word, and the worker with it.
     GuardGone,
+    /// It initialized MPI without being a worker of ours, and was ended.
+    NoWorker,
+    /// It found that it cannot work for this host, and said why on stderr.
+    Unfit,
     Exited {
         code: i32,
     },

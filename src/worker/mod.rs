@@ -39,13 +39,9 @@ pub fn init() {
 /// If the process has more than one thread already.
 pub fn init_with(registry: Registry) {
     match launch::role() {
-        Ok(Role::Host) => {
-            process::remember_environment();
-            process::make_secret();
-            launch::prepare();
-        }
+        Ok(Role::Host) => launch::prepare(),
         Ok(Role::Guard { address, ticket }) => guard::watch(&address, ticket),
-        Ok(Role::Worker { news }) => serve_as_worker(&registry, news),
+        Ok(Role::Worker { news, unfit }) => serve_as_worker(&registry, news, unfit),
         Err(reason) => fail(&reason),
     }
 }
@@ -61,7 +57,7 @@ pub fn serve() -> ! {
 /// As [`serve`], with an explicit list of tasks.
 pub fn serve_with(registry: Registry) -> ! {
     match launch::role() {
-        Ok(Role::Worker { news }) => serve_as_worker(&registry, news),
+        Ok(Role::Worker { news, unfit }) => serve_as_worker(&registry, news, unfit),
         Ok(Role::Guard { address, ticket }) => guard::watch(&address, ticket),
         Ok(Role::Host) => {
             eprintln!(
@@ -76,9 +72,14 @@ pub fn serve_with(registry: Registry) -> ! {
     }
 }
 
-fn serve_as_worker(registry: &Registry, news: Option<RawFd>) -> ! {
+fn serve_as_worker(registry: &Registry, news: Option<RawFd>, unfit: Option<String>) -> ! {
     process::outlive_terminal_signals();
     let mut news = News(news.map(process::inherited_pipe));
+    if let Some(reason) = unfit {
+        news.tell(guard::NEWS_UNFIT);
+        fail(&reason);
+    }
+    news.tell(guard::NEWS_BEGUN);
     let (link, rank) = transport::initialize_worker().unwrap_or_else(|reason| fail(&reason));
     news.tell(guard::NEWS_INIT);
     process::keep_descriptors_to_ourselves();

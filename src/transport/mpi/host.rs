@@ -13,6 +13,8 @@ use rustc_hash::FxHashMap;
 
 use super::ffi::{Comm, Completed, Info, MpiError, Operations};
 use super::{FRAME_TAG, Runtime};
+use crate::error::{SpawnCause, SpawnFailure};
+use crate::finding::Finding;
 use crate::ids::WorkerId;
 use crate::launch::{self, Program};
 use crate::process;
@@ -75,17 +77,19 @@ impl MpiTransport {
         let Some((worker, program)) = self.spawns.pop_front() else { return false };
         reports.push(match self.start(worker, &program) {
             Ok(()) => Report::Spawned { worker },
-            Err(reason) => Report::SpawnFailed { worker, reason },
+            Err(failure) => Report::SpawnFailed { worker, failure },
         });
         true
     }
 
     /// Spawns the guard of one worker, and makes sure that it is one process.
-    fn start(&mut self, worker: WorkerId, program: &Program) -> Result<(), String> {
-        launch::preflight(program)?;
+    fn start(&mut self, worker: WorkerId, program: &Program) -> Result<(), SpawnFailure> {
+        let refused = |finding: Finding| SpawnFailure::new(SpawnCause::Executable, finding.to_string());
+        launch::check_program(program).map_err(refused)?;
+        let start = program.start().map_err(|reason| SpawnFailure::new(SpawnCause::Executable, reason))?;
         let control = self.runtime.control();
         let deadline = Instant::now() + self.spawn_timeout;
-        let ticket = control.expect(program.start()?, deadline, self.notify.clone());
+        let ticket = control.expect(start, deadline, self.notify.clone());
         let spawned = spawn_guard(&self.runtime, control.address(), ticket);
         control.note_spawned(ticket);
         match spawned {
@@ -96,7 +100,7 @@ impl MpiTransport {
             }
             Err(reason) => {
                 control.kill(ticket);
-                Err(reason)
+                Err(SpawnFailure::new(SpawnCause::Mpi, reason))
             }
         }
     }
@@ -110,7 +114,11 @@ impl MpiTransport {
                 Notice::Ended(ended) if ended.stand_in => {
                     // The guard has initialized MPI in the worker's place, and is leaving.
                     self.close(worker);
-                    reports.push(Report::SpawnFailed { worker, reason: describe(&ended) });
+                    reports.push(Report::SpawnFailed { worker, failure: failure(&ended) });
+                }
+                Notice::Ended(ended) if ended.how == How::NoWorker => {
+                    self.abandon(worker);
+                    reports.push(Report::SpawnFailed { worker, failure: failure(&ended) });
                 }
                 Notice::Ended(ended) => reports.push(Report::Lost { worker, reason: describe(&ended) }),
             }
@@ -261,9 +269,15 @@ fn spawn_guard(runtime: &Runtime, address: &str, ticket: Ticket) -> Result<Comm,
     let arguments = launch::guard_arguments(address, ticket);
     let arguments: Vec<CString> =
         arguments.iter().map(|argument| text(argument.as_bytes())).collect::<Result<_, _>>()?;
+    let hints =
+        launch::spawn_info().iter().map(|(key, value)| Ok((text(key.as_bytes())?, text(value.as_bytes())?)));
+    let hints: Vec<_> = hints.collect::<Result<_, String>>()?;
     let spawned = Info::new().and_then(|mut info| {
         // A guard keeps no directory busy; it starts the worker in its own.
         info.set(c"wdir", c"/")?;
+        for (key, value) in &hints {
+            info.set(key, value)?;
+        }
         runtime.spawner().spawn(&command, &arguments, &info)
     });
     let comm = spawned.map_err(|error| error.to_string())?;
@@ -272,6 +286,18 @@ fn spawn_guard(runtime: &Runtime, address: &str, ticket: Ticket) -> Result<Comm,
         Ok(size) => Err(format!("one worker was asked for, and {size} came")),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// A start that failed, as the guard tells it.
+fn failure(ended: &Ended) -> SpawnFailure {
+    let cause = match ended.how {
+        How::NotStarted { .. } => SpawnCause::NotStarted,
+        How::Overdue => SpawnCause::Overdue,
+        How::NoWorker => SpawnCause::NoWorker,
+        How::Unfit => SpawnCause::Mismatch,
+        How::GuardGone | How::Exited { .. } | How::Signalled { .. } => SpawnCause::Ended,
+    };
+    SpawnFailure::new(cause, describe(ended))
 }
 
 /// How a worker ended, and the last that it said.
@@ -285,6 +311,12 @@ fn describe(ended: &Ended) -> String {
             );
         }
         How::GuardGone => "its guard ended without a word".to_owned(),
+        How::NoWorker => {
+            "it initialized MPI, but is no offshoot worker: `offshoot::init()` or `offshoot::worker::serve()` must \
+             be the first line of its `main`"
+                .to_owned()
+        }
+        How::Unfit => return format!("it cannot work for this host{}", last_words(ended)),
         How::Exited { code } => format!("its process exited with code {code}"),
         How::Signalled { signal, core } => {
             let core = if *core { ", core dumped" } else { "" };

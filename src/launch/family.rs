@@ -1,0 +1,126 @@
+//! What an MPI implementation is to us: one value of [`Family`] for each, data before code.
+//!
+//! Adding an implementation is one file with one such value, and one line in [`FAMILIES`]. Nothing here
+//! looks at this machine; `installation`, `preflight` and `prepare` do, by what stands here.
+
+use super::{intel_mpi, mpich, open_mpi_4, open_mpi_5};
+
+/// The implementations that are known, each tried in this order.
+pub(super) const FAMILIES: [&Family; 4] =
+    [&open_mpi_4::FAMILY, &open_mpi_5::FAMILY, &mpich::FAMILY, &intel_mpi::FAMILY];
+
+/// What an MPI implementation needs so that a process that nobody started with `mpirun` can spawn.
+#[derive(Debug)]
+pub(crate) struct Family {
+    /// Its usual name.
+    pub(super) name: &'static str,
+    /// Whether `MPI_Get_library_version` told of it.
+    pub(super) recognizes: fn(&str) -> bool,
+    /// Why this version of it cannot be used at all, if so.
+    pub(super) refuses: fn(&str) -> Option<Refusal>,
+    /// How the dynamic linker calls its library; shared by implementations of one binary interface.
+    pub(super) soname: &'static str,
+    /// What must be in the environment before `MPI_Init`, and why. What the user has set stays.
+    pub(super) environment: &'static [Setting],
+    /// What each `MPI_Comm_spawn` is told, as keys and values of its info.
+    pub(super) spawn_info: &'static [(&'static str, &'static str)],
+    /// An environment variable that its launcher hands on to what is spawned, wherever that is: not every
+    /// variable of the host is, on another host or in a job of `mpiexec`.
+    pub(super) secret_variable: Option<&'static str>,
+    /// The program through which it spawns.
+    pub(super) launcher: Launcher,
+    /// How it is told where workers go.
+    pub(super) placement: Placement,
+    /// Whether it lets one thread spawn while another sends and receives, and what that costs.
+    pub(super) spawn_thread: &'static str,
+    /// What stands between the host and a worker's death.
+    pub(super) containment: &'static str,
+    /// How to part from workers, and from MPI.
+    pub(crate) farewell: Farewell,
+    /// Whether it must be able to write into the temporary directory.
+    pub(super) needs_temporary_directory: bool,
+    /// Environment variables that name network interfaces, several separated by commas.
+    pub(super) interface_variables: &'static [&'static str],
+}
+
+/// Why a version cannot be used, and what to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal {
+    pub(super) reason: &'static str,
+    pub(super) remedy: &'static str,
+}
+
+/// One environment variable.
+#[derive(Debug)]
+pub(super) struct Setting {
+    pub(super) name: &'static str,
+    pub(super) value: Value,
+    /// When it is needed.
+    pub(super) when: When,
+    /// What goes wrong without it.
+    pub(super) why: &'static str,
+}
+
+/// What becomes of a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// It is set, unless the user has set it.
+    Set(&'static str),
+    /// It is set to the folder that the installation lies in, unless the user has set it.
+    Prefix,
+    /// It is taken out, whoever has set it.
+    Removed,
+}
+
+/// When a variable is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Always,
+    /// This process belongs to root.
+    Root,
+    /// This process was started by Slurm, in an allocation or a step.
+    Slurm,
+}
+
+/// The program through which an implementation spawns.
+#[derive(Debug)]
+pub(super) struct Launcher {
+    /// Its file name.
+    pub(super) name: &'static str,
+    /// Whether the library starts the first of this name in `PATH`, so that this has to be its own. It
+    /// looks beside itself otherwise.
+    pub(super) in_path: bool,
+    /// File names of the processes that it starts on this machine, itself included.
+    pub(super) daemons: &'static [&'static str],
+}
+
+/// How an implementation is told on which hosts workers may be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// An info key of `MPI_Comm_spawn` names a file of hosts with slots, on each spawn.
+    HostFile {
+        /// Environment variable that names the same file, read by `MPI_Init`.
+        variable: &'static str,
+        /// Environment variable that names the remote shell.
+        agent_variable: &'static str,
+    },
+    /// The launcher reads a file of hosts, this host first, that an environment variable names; an info
+    /// key of `MPI_Comm_spawn` then names the host.
+    Launcher { variable: &'static str, agent_variable: &'static str },
+    /// Spawning on another host does not work, however it is told: why.
+    OwnHostOnly(&'static str),
+}
+
+/// How this process parts from workers, and from MPI, without waiting for ever.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Farewell {
+    /// Whether `MPI_Finalize` returns after a worker was given up without a disconnect.
+    pub(crate) finalizes_after_loss: bool,
+}
+
+impl Family {
+    /// The implementation that describes itself so.
+    pub(super) fn of(version: &str) -> Option<&'static Self> {
+        FAMILIES.into_iter().find(|family| (family.recognizes)(version))
+    }
+}

@@ -1,0 +1,137 @@
+//! The environment of this process, made ready for MPI while nobody else can read it.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::sync::OnceLock;
+
+use super::family::{Family, Setting, Value, When};
+use super::installation::{self, Installation};
+use crate::process;
+
+/// What [`prepare`] found and did.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What `MPI_Get_library_version` says.
+    pub(crate) version: String,
+    /// Which implementation that is, if it is one that we know.
+    pub(crate) family: Option<&'static Family>,
+    /// Where its files are.
+    pub(crate) installation: Installation,
+    /// The variables that it needs, and what became of each.
+    pub(crate) variables: Vec<Variable>,
+}
+
+/// What became of one variable that an MPI needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Variable {
+    pub(crate) name: &'static str,
+    pub(crate) outcome: Outcome,
+    pub(crate) why: &'static str,
+}
+
+/// What was done about a variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was set to this.
+    Set(String),
+    /// It was left as the user had set it.
+    Left(String),
+    /// It was taken out.
+    Removed,
+}
+
+static PREPARED: OnceLock<Prepared> = OnceLock::new();
+
+/// What [`prepare`] did, if it has run: only then is this process ready to spawn.
+pub(crate) fn prepared() -> Option<&'static Prepared> {
+    PREPARED.get()
+}
+
+/// Prepares the environment of this process for its MPI.
+///
+/// # Panics
+/// If the process has more than one thread.
+pub(crate) fn prepare() {
+    process::remember_environment();
+    let version = mpi::environment::library_version().unwrap_or_default().trim().to_owned();
+    let family = Family::of(&version);
+    let installation = Installation::find(family);
+    let mut variables = Vec::new();
+    match family {
+        Some(family) => {
+            tracing::debug!("MPI is {}", family.name);
+            variables.extend(family.environment.iter().filter_map(|setting| apply(setting, &installation)));
+            variables.extend(family.launcher.in_path.then(|| put_launcher_first(&installation)).flatten());
+        }
+        None => tracing::warn!("this MPI is not one that offshoot knows: {version}"),
+    }
+    process::make_secret(family.and_then(|family| family.secret_variable));
+    // Called twice it has found the same.
+    let _ = PREPARED.set(Prepared { version, family, installation, variables });
+}
+
+/// Does what a setting says, where it is needed.
+fn apply(setting: &Setting, installation: &Installation) -> Option<Variable> {
+    let needed = match setting.when {
+        When::Always => true,
+        When::Root => rustix::process::geteuid().is_root(),
+        When::Slurm => env::var_os("SLURM_JOB_ID").is_some(),
+    };
+    let before = env::var_os(setting.name);
+    let outcome = match (setting.value, before) {
+        _ if !needed => return None,
+        (Value::Removed, None) => return None,
+        (Value::Removed, Some(_)) => {
+            process::remove_variable(setting.name);
+            Outcome::Removed
+        }
+        (Value::Set(_) | Value::Prefix, Some(theirs)) => Outcome::Left(theirs.to_string_lossy().into_owned()),
+        (Value::Set(value), None) => set(setting.name, value.as_ref()),
+        (Value::Prefix, None) => set(setting.name, installation.prefix()?.as_os_str()),
+    };
+    Some(Variable { name: setting.name, outcome, why: setting.why })
+}
+
+fn set(name: &str, value: &OsStr) -> Outcome {
+    process::set_variable(name, value);
+    Outcome::Set(value.to_string_lossy().into_owned())
+}
+
+/// Puts the folder of the library's own launcher first in `PATH`, unless that is found first anyway.
+fn put_launcher_first(installation: &Installation) -> Option<Variable> {
+    let launcher = installation.launcher.as_deref()?;
+    let first = installation::in_path(launcher.file_name()?);
+    if first.and_then(|first| first.canonicalize().ok()) == launcher.canonicalize().ok() {
+        return None;
+    }
+    let theirs = env::var_os("PATH").unwrap_or_default();
+    // An empty entry would be the current directory.
+    let theirs = env::split_paths(&theirs).filter(|folder| !folder.as_os_str().is_empty());
+    let joined = env::join_paths(std::iter::once(launcher.parent()?.to_path_buf()).chain(theirs)).ok()?;
+    Some(Variable {
+        name: "PATH",
+        outcome: set("PATH", &joined),
+        why: "the library starts the first of its launcher's name in PATH, and that was another one or none",
+    })
+}
+
+/// Takes the secret of the control channel that this process, a guard, has inherited out of its environment.
+pub(crate) fn take_secret() -> Option<[u8; 16]> {
+    let version = mpi::environment::library_version().unwrap_or_default();
+    process::take_secret(Family::of(&version).and_then(|family| family.secret_variable))
+}
+
+/// What each `MPI_Comm_spawn` is to be told, as keys and values of its info.
+pub(crate) fn spawn_info() -> &'static [(&'static str, &'static str)] {
+    prepared().and_then(|prepared| prepared.family).map_or(&[], |family| family.spawn_info)
+}
+
+/// The environment as the user had it when [`init`](crate::init) was called in the host.
+///
+/// A worker's environment has more in it: what the MPI needs, and the variables by which it tells a process
+/// who it is. Where a task starts programs that may use MPI themselves, call this in the host, pass it to
+/// the workers (as an argument of their initializer, for example), and start the programs with it.
+#[must_use]
+pub fn user_environment() -> Vec<(OsString, OsString)> {
+    process::original_environment()
+}
