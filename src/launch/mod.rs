@@ -7,6 +7,7 @@
 //! each says what to do about what it finds. `program` describes what to spawn, `record` carries that
 //! description through the argument list of `MPI_Comm_spawn`.
 
+mod daemons;
 mod executable;
 mod family;
 mod installation;
@@ -19,10 +20,11 @@ mod prepare;
 mod program;
 mod record;
 
+pub(crate) use daemons::{Launchers, kill_daemons};
 pub(crate) use executable::check_program;
-pub(crate) use preflight::check_machine;
+pub(crate) use preflight::{Job, check_machine};
 pub use prepare::user_environment;
-pub(crate) use prepare::{prepare, prepared, spawn_info, take_secret};
+pub(crate) use prepare::{finalizes_after_loss, prepare, prepared, spawn_info, take_secret};
 pub(crate) use program::Initializer;
 pub use program::Program;
 pub(crate) use record::{

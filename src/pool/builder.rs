@@ -15,9 +15,9 @@ use crate::driver::{Driver, Turnable, run_drivers};
 use crate::error::BuildError;
 use crate::launch::Program;
 use crate::task::{Call, Registry, Task};
-use crate::transport::Doorbell;
 use crate::transport::loopback::LoopbackTransport;
 use crate::transport::mpi::MpiTransport;
+use crate::transport::{Doorbell, Pulse};
 
 /// Unfinished tasks that a pool holds before `submit` waits.
 const QUEUE_MAX: usize = 65_536;
@@ -169,13 +169,16 @@ impl Builder {
 }
 
 fn on_mpi(config: Config, program: Program, queue_max: usize) -> Result<Arc<Shared>, BuildError> {
-    let thread = MpiThread::get()?;
+    let thread = MpiThread::get(config.spawn_timeout)?;
+    let watchdog = Arc::clone(thread.watchdog());
     let (commands, inbox) = unbounded();
     let shared = Arc::new(Shared::new(commands, thread.doorbell(), queue_max));
     let driven = Arc::clone(&shared);
     thread.admit(move |runtime| {
         let transport = MpiTransport::new(Rc::clone(runtime), config.spawn_timeout);
-        Box::new(Driver::new(config, program, transport, inbox, driven)) as Box<dyn Turnable>
+        let driver = Driver::new(config, program, transport, inbox, driven);
+        watchdog.admit(&driver.books());
+        Box::new(driver) as Box<dyn Turnable>
     })?;
     Ok(shared)
 }
@@ -195,7 +198,7 @@ fn in_memory(
         let driver: Box<dyn Turnable> = Box::new(Driver::new(config, program, transport, inbox, driven));
         // Nobody can ask this engine for anything: it ends with its one driver.
         let (_, no_requests) = unbounded();
-        run_drivers(&doorbell, &no_requests, &(), vec![driver]);
+        run_drivers(&doorbell, &Pulse::default(), &no_requests, &(), vec![driver]);
     };
     thread::Builder::new()
         .name("offshoot loopback".to_owned())

@@ -19,11 +19,16 @@ use crate::ids::WorkerId;
 use crate::launch::{self, Program};
 use crate::process;
 use crate::transport::control::Notice;
-use crate::transport::{Report, Transport};
+use crate::transport::{Call, Report, Transport};
 use crate::wire::control::{Ended, How, Ticket};
 
 /// How long a guard has, once MPI has found its worker dead, to say how it died.
 const GUARD_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How much longer than a worker may take a spawn may, in which a guard ends that worker and stands in for it.
+const SPAWN_GRACE: Duration = Duration::from_secs(5);
+/// How long a worker may take that has said goodbye.
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(30);
 
 /// The workers of one pool.
 pub(crate) struct MpiTransport {
@@ -90,7 +95,11 @@ impl MpiTransport {
         let control = self.runtime.control();
         let deadline = Instant::now() + self.spawn_timeout;
         let ticket = control.expect(start, deadline, self.notify.clone());
-        let spawned = spawn_guard(&self.runtime, control.address(), ticket);
+        let limit = self.spawn_timeout + SPAWN_GRACE;
+        let spawned = self
+            .runtime
+            .pulse()
+            .during(Call::Spawn, limit, || spawn_guard(&self.runtime, control.address(), ticket));
         control.note_spawned(ticket);
         match spawned {
             Ok(comm) => {
@@ -130,7 +139,8 @@ impl MpiTransport {
         let Some(peer) = self.peers.remove(&worker) else { return };
         self.tickets.remove(&peer.ticket);
         self.runtime.control().forget(peer.ticket);
-        if let Err(error) = peer.comm.disconnect() {
+        let disconnect = || peer.comm.disconnect();
+        if let Err(error) = self.runtime.pulse().during(Call::Disconnect, DISCONNECT_LIMIT, disconnect) {
             tracing::warn!("{worker} could not be disconnected: {error}");
         }
     }
@@ -224,6 +234,7 @@ impl Transport for MpiTransport {
         if let Some(peer) = self.peers.remove(&worker) {
             self.tickets.remove(&peer.ticket);
             self.runtime.control().kill(peer.ticket);
+            self.runtime.note_loss();
         }
     }
 
@@ -258,7 +269,10 @@ impl Transport for MpiTransport {
 impl Drop for MpiTransport {
     fn drop(&mut self) {
         // After an orderly end nobody is left. After any other, nobody may stay.
-        self.peers.values().for_each(|peer| self.runtime.control().kill(peer.ticket));
+        for peer in self.peers.values() {
+            self.runtime.control().kill(peer.ticket);
+            self.runtime.note_loss();
+        }
     }
 }
 
