@@ -201,7 +201,7 @@ impl<T: Transport> Driver<T> {
             // Nobody waits any more for the workers that were not begun.
             for worker in self.transport.cancel_spawns() {
                 self.roster.forget(worker);
-                self.tell(Event::SpawnFailed { worker });
+                self.tell(Event::SpawnFailed { worker, lasting: false });
             }
         }
     }
@@ -265,10 +265,11 @@ impl<T: Transport> Driver<T> {
 
     fn on_spawn_failed(&mut self, worker: WorkerId, failure: SpawnFailure) {
         tracing::warn!("{worker} could not be started: {}", failure.reason);
+        let lasting = failure.cause.is_lasting();
         if let Some(program) = self.roster.end_start(worker) {
             self.ledger.note_failed_start(program, failure);
         }
-        self.tell(Event::SpawnFailed { worker });
+        self.tell(Event::SpawnFailed { worker, lasting });
     }
 
     /// A worker died, or said what makes no sense. Before it was ready, that is a failed start, for `cause`.

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,13 @@ const MARK: &str = "OFFSHOOT_SCENARIO";
 /// A host program, what it is expected to do, and within what time.
 pub(crate) struct Scenario {
     program: &'static str,
-    arguments: Vec<&'static str>,
-    code: i32,
+    arguments: Vec<String>,
+    /// What starts the host, if not the test itself.
+    launcher: Vec<String>,
+    /// Variables to set, or to take out.
+    variables: Vec<(&'static str, Option<String>)>,
+    /// None: any will do.
+    code: Option<i32>,
     limit: Duration,
     patience: Duration,
 }
@@ -31,7 +37,7 @@ pub(crate) struct Scenario {
 impl Scenario {
     /// A scenario of `tests/hosts/`.
     pub(crate) fn new(name: &'static str) -> Self {
-        Self { arguments: vec![name], ..Self::example("scenario_host") }
+        Self { arguments: vec![name.to_owned()], ..Self::example("scenario_host") }
     }
 
     /// One of `examples/`.
@@ -39,7 +45,9 @@ impl Scenario {
         Self {
             program,
             arguments: Vec::new(),
-            code: 0,
+            launcher: Vec::new(),
+            variables: Vec::new(),
+            code: Some(0),
             limit: Duration::from_secs(60),
             // The orted of Open MPI stays for a second or two after a clean end.
             patience: Duration::from_secs(5),
@@ -47,14 +55,38 @@ impl Scenario {
     }
 
     /// One more argument.
-    pub(crate) fn argument(mut self, argument: &'static str) -> Self {
-        self.arguments.push(argument);
+    pub(crate) fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Has the host started by this command, to which its own is added.
+    pub(crate) fn launched(mut self, launcher: &[&str]) -> Self {
+        self.launcher = launcher.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// Sets a variable of the host's environment.
+    pub(crate) fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.push((name, Some(value.into())));
+        self
+    }
+
+    /// Takes a variable out of the host's environment.
+    pub(crate) fn without(mut self, name: &'static str) -> Self {
+        self.variables.push((name, None));
+        self
+    }
+
+    /// Expects no certain exit code.
+    pub(crate) fn any_code(mut self) -> Self {
+        self.code = None;
         self
     }
 
     /// The exit code to expect, instead of 0.
     pub(crate) fn code(mut self, code: i32) -> Self {
-        self.code = code;
+        self.code = Some(code);
         self
     }
 
@@ -77,7 +109,7 @@ impl Scenario {
     /// processes are killed then.
     pub(crate) fn run(self) -> String {
         let executable = built(self.program);
-        let mut run = Run::start(&executable, &self.arguments);
+        let mut run = Run::start(&executable, &self);
         let ended = run.wait(self.limit);
         let left = run.wait_for_all(if ended.is_some() { self.patience } else { Duration::ZERO });
         left.iter().for_each(Process::kill);
@@ -86,8 +118,8 @@ impl Scenario {
         let shown = format!("{} {}", self.program, self.arguments.join(" "));
         match ended {
             None => panic!("`{shown}` did not end within its time limit of {:?}{output}", self.limit),
-            Some(status) if status.code() != Some(self.code) => {
-                panic!("`{shown}` ended with {status}, not with code {}{output}", self.code)
+            Some(status) if self.code.is_some_and(|code| status.code() != Some(code)) => {
+                panic!("`{shown}` ended with {status}, not with code {:?}{output}", self.code)
             }
             Some(_) if !left.is_empty() => {
                 panic!("`{shown}` left behind after {:?}: {left:#?}{output}", self.patience)
@@ -125,16 +157,29 @@ struct Run {
 }
 
 impl Run {
-    fn start(executable: &Path, arguments: &[&str]) -> Self {
+    fn start(executable: &Path, scenario: &Scenario) -> Self {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let id = format!("{}-{}", process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
         // Files, not pipes: nobody has to read them meanwhile, and no daemon can hold them open.
         let file = |stream| Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{id}.{stream}"));
         let (stdout, stderr) = (file("stdout"), file("stderr"));
         let create = |path| File::create(path).expect("the folder for temporary files is there");
-        let host = Command::new(executable)
-            .args(arguments)
-            .env(MARK, &id)
+        let mut words = scenario.launcher.iter().map(OsStr::new).chain([executable.as_os_str()]);
+        let mut command = Command::new(words.next().expect("there is an executable"));
+        command.args(words).args(&scenario.arguments).env(MARK, &id);
+        if scenario.launcher.first().is_some_and(|launcher| launcher == "mpiexec") {
+            // Open MPI's refuses root otherwise. What a host needs itself it is to set itself.
+            for name in ["OMPI_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT"] {
+                command.env(name, "1").env(format!("{name}_CONFIRM"), "1");
+            }
+        }
+        for (name, value) in &scenario.variables {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let host = command
             .stdin(Stdio::null())
             .stdout(create(&stdout))
             .stderr(create(&stderr))
