@@ -223,6 +223,8 @@ pub enum SpawnCause {
     Initializer,
     /// `MPI_Comm_spawn` returned an error.
     Mpi,
+    /// The program through which this MPI spawns has ended, and it starts no other one in this process.
+    Launcher,
     /// The reason was not reported.
     Unknown,
 }
@@ -231,7 +233,7 @@ impl SpawnCause {
     /// Whether another try would fail alike. The others are made a few times, with a pause between them.
     pub(crate) fn is_lasting(self) -> bool {
         match self {
-            Self::Executable | Self::Overdue | Self::NoWorker | Self::Mismatch => true,
+            Self::Executable | Self::Overdue | Self::NoWorker | Self::Mismatch | Self::Launcher => true,
             Self::NotStarted | Self::Ended | Self::Initializer | Self::Mpi | Self::Unknown => false,
         }
     }

@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 static ORIGINAL: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
 
@@ -147,6 +148,36 @@ pub(crate) fn die_with_this_one(command: &mut Command) {
     unsafe { command.pre_exec(arm) };
 }
 
+/// Forks a process that does nothing, in a session and process group of its own, until it is killed or this
+/// process ends. Returns its id.
+///
+/// # Panics
+/// If this process has more than one thread: only the one that forks would be there in the child.
+pub(crate) fn fork_decoy() -> Option<u32> {
+    assert_single_thread();
+    // SAFETY: this process has one thread, so the child may do anything; it makes five system calls.
+    match unsafe { libc::fork() } {
+        0 => {
+            // SAFETY: plain system calls of a process that has nothing to lose. Its descriptors would keep
+            // pipes open that somebody waits for the end of.
+            unsafe {
+                libc::setsid();
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                libc::syscall(libc::SYS_close_range, 0 as libc::c_uint, libc::c_uint::MAX, 0);
+                loop {
+                    libc::pause();
+                }
+            }
+        }
+        decoy => u32::try_from(decoy).ok(),
+    }
+}
+
+/// Becomes another program, in the same process. Returns only if that fails, and why.
+pub(crate) fn become_program(path: &std::path::Path, arguments: &[OsString]) -> io::Error {
+    Command::new(path).args(arguments).exec()
+}
+
 /// Writes a line to a descriptor that this process inherited, and waits up to three seconds for an answer.
 pub(crate) fn converse(fd: i32, line: &[u8]) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -157,6 +188,21 @@ pub(crate) fn converse(fd: i32, line: &[u8]) {
         let answered = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&patience));
         if answered.is_ok_and(|ready| ready > 0) {
             let _ = rustix::io::read(fd, &mut [0_u8; 256]);
+        }
+    }
+}
+
+/// Reads and drops what comes over an inherited descriptor, until nothing has come for a while.
+pub(crate) fn drain(fd: RawFd, silence: Duration) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    // SAFETY: whoever started this process left the descriptor open for it; nothing here closes it.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let silence = Timespec { tv_sec: 0, tv_nsec: i64::from(silence.subsec_nanos()) };
+    while poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&silence))
+        .is_ok_and(|ready| ready > 0)
+    {
+        if !rustix::io::read(fd, &mut [0_u8; 1024]).is_ok_and(|length| length > 0) {
+            return;
         }
     }
 }

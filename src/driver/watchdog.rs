@@ -59,7 +59,10 @@ impl Watchdog {
     fn watch(&self) {
         let mut launchers = launch::Launchers::default();
         let (call, silence, cause) = self.pulse.watch(|call| match call {
-            Call::Spawn => launchers.loss(),
+            Call::Spawn => {
+                launchers.look();
+                launchers.loss()
+            }
             Call::Other | Call::Disconnect | Call::Finalize => None,
         });
         let cause = cause.map_or_else(

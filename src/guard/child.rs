@@ -62,6 +62,9 @@ impl Child {
         rustix::io::fcntl_setfd(&told, rustix::io::FdFlags::empty())
             .map_err(|error| failed("cannot be given a pipe", &error))?;
         let mut command = Command::new(&executable);
+        if let Some(path) = launch::plain_path() {
+            command.env("PATH", path);
+        }
         command
             .args(start.arguments.iter().map(text))
             .envs(start.variables.iter().map(|(name, value)| (text(name), text(value))))

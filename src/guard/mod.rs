@@ -96,7 +96,10 @@ fn sleep(watched: [Option<BorrowedFd<'_>>; 4]) -> [bool; 4] {
 fn leave(passed: Passed) -> ! {
     match passed {
         // The parent still waits in MPI_Comm_spawn for a process that initializes MPI.
-        Passed::Nothing | Passed::Begun => mpi::stand_in(),
+        Passed::Nothing | Passed::Begun => {
+            pmi::hear_out();
+            mpi::stand_in();
+        }
         Passed::Init | Passed::Bye => pmi::finalize(),
         Passed::Finalize => {}
     }

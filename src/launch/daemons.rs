@@ -16,29 +16,23 @@ struct Process {
     ended: bool,
 }
 
-/// The launchers that this process has started, as they were seen last.
+/// The launchers that this process has started.
 #[derive(Debug, Default)]
 pub(crate) struct Launchers {
     seen: BTreeMap<i32, String>,
-    /// How often in a row one of them was missed.
-    missed: u32,
 }
 
 impl Launchers {
-    /// Whether a launcher that was there has gone, so that a spawn that waits for it waits in vain. Ask
-    /// again and again: one that is gone twice in a row counts.
-    pub(crate) fn loss(&mut self) -> Option<String> {
-        let children = own_daemons(&processes());
-        let is_alive = |id: &i32| children.iter().any(|child| child.id == *id && !child.ended);
-        let lost = self.seen.iter().find(|(id, _)| !is_alive(id)).map(|(id, name)| (*id, name.clone()));
-        // One that this look sees for the first time, ended, has ended as well.
-        let lost = lost.or_else(|| {
-            children.iter().find(|child| child.ended).map(|child| (child.id, child.name.clone()))
-        });
-        self.missed = if lost.is_some() { self.missed + 1 } else { 0 };
-        let living = children.iter().filter(|child| !child.ended);
-        self.seen.extend(living.map(|child| (child.id, child.name.clone())));
-        let (id, name) = lost.filter(|_| self.missed >= 2)?;
+    /// Looks which there are. A spawn may start one, and later ones go through it.
+    pub(crate) fn look(&mut self) {
+        let own = own_daemons(&processes());
+        self.seen.extend(own.into_iter().map(|launcher| (launcher.id, launcher.name)));
+    }
+
+    /// Whether one of those that were seen has ended, so that what waits for it waits in vain.
+    pub(crate) fn loss(&self) -> Option<String> {
+        let has_ended = |id: i32| process(id).is_none_or(|process| process.ended);
+        let (id, name) = self.seen.iter().find(|(id, _)| has_ended(**id))?;
         Some(format!("its launcher `{name}` (process {id}) has ended"))
     }
 }
@@ -80,7 +74,11 @@ fn is_daemon(name: &str) -> bool {
 fn processes() -> Vec<Process> {
     let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = folders.filter_map(|folder| folder.file_name().to_str()?.parse().ok());
-    ids.filter_map(|id: i32| parse(id, &fs::read_to_string(format!("/proc/{id}/stat")).ok()?)).collect()
+    ids.filter_map(process).collect()
+}
+
+fn process(id: i32) -> Option<Process> {
+    parse(id, &fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
 }
 
 /// Reads `/proc/ID/stat`. The name in its second column may hold anything, the last `)` ends it.

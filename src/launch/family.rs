@@ -92,6 +92,8 @@ pub(super) struct Launcher {
     pub(super) in_path: bool,
     /// File names of the processes that it starts on this machine, itself included.
     pub(super) daemons: &'static [&'static str],
+    /// Whether it kills the host's process group when something goes wrong, so that it needs a decoy.
+    pub(super) needs_decoy: bool,
 }
 
 /// How an implementation is told on which hosts workers may be started.

@@ -24,7 +24,7 @@ pub(super) const FAMILY: Family = Family {
     ],
     spawn_info: &[],
     secret_variable: None,
-    launcher: Launcher { name: "mpiexec", in_path: true, daemons: HYDRA },
+    launcher: Launcher { name: "mpiexec", in_path: true, daemons: HYDRA, needs_decoy: true },
     placement: Placement::Launcher {
         variable: "I_MPI_HYDRA_HOST_FILE",
         agent_variable: "I_MPI_HYDRA_BOOTSTRAP_EXEC",

@@ -8,6 +8,7 @@
 //! description through the argument list of `MPI_Comm_spawn`.
 
 mod daemons;
+mod decoy;
 mod executable;
 mod family;
 mod installation;
@@ -21,6 +22,7 @@ mod program;
 mod record;
 
 pub(crate) use daemons::{Launchers, kill_daemons};
+pub(crate) use decoy::{Decoy, Launch, plain_path};
 pub(crate) use executable::check_program;
 pub(crate) use preflight::{Job, check_machine};
 pub use prepare::user_environment;

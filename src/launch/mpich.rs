@@ -24,7 +24,7 @@ pub(super) const FAMILY: Family = Family {
     }],
     spawn_info: &[],
     secret_variable: None,
-    launcher: Launcher { name: "mpiexec", in_path: true, daemons: HYDRA },
+    launcher: Launcher { name: "mpiexec", in_path: true, daemons: HYDRA, needs_decoy: true },
     placement: Placement::Launcher { variable: "HYDRA_HOST_FILE", agent_variable: "HYDRA_LAUNCHER_EXEC" },
     spawn_thread: "a second thread may spawn, but running work stalls for as long as the spawn takes",
     containment: "the guard, which finalizes in a dead worker's place; a death in the middle of a large transfer may \

@@ -43,7 +43,7 @@ pub(super) const FAMILY: Family = Family {
     // enough. The key works in a job of mpiexec too, whose launcher has an environment of its own.
     spawn_info: &[("map_by", "slot:OVERSUBSCRIBE")],
     secret_variable: Some("OMPI_MCA_offshoot_secret"),
-    launcher: Launcher { name: "orted", in_path: true, daemons: &["orted"] },
+    launcher: Launcher { name: "orted", in_path: true, daemons: &["orted"], needs_decoy: false },
     placement: Placement::HostFile {
         variable: "OMPI_MCA_orte_default_hostfile",
         agent_variable: "OMPI_MCA_plm_rsh_agent",

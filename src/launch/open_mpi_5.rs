@@ -54,7 +54,7 @@ pub(super) const FAMILY: Family = Family {
     // As with Open MPI 4.
     spawn_info: &[("map_by", "slot:OVERSUBSCRIBE")],
     secret_variable: Some("OMPI_MCA_offshoot_secret"),
-    launcher: Launcher { name: "prte", in_path: false, daemons: &["prte", "prted"] },
+    launcher: Launcher { name: "prte", in_path: false, daemons: &["prte", "prted"], needs_decoy: false },
     placement: Placement::OwnHostOnly(
         "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs",
     ),

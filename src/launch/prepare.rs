@@ -4,8 +4,10 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::sync::OnceLock;
 
+use super::decoy::{self, Plan};
 use super::family::{Family, Setting, Value, When};
 use super::installation::{self, Installation};
+use super::preflight::Job;
 use crate::process;
 
 /// What [`prepare`] found and did.
@@ -19,6 +21,8 @@ pub(crate) struct Prepared {
     pub(crate) installation: Installation,
     /// The variables that it needs, and what became of each.
     pub(crate) variables: Vec<Variable>,
+    /// What hydra is to kill in this process's place.
+    pub(crate) decoy: Option<Plan>,
 }
 
 /// What became of one variable that an MPI needs.
@@ -52,6 +56,9 @@ pub(crate) fn prepared() -> Option<&'static Prepared> {
 /// # Panics
 /// If the process has more than one thread.
 pub(crate) fn prepare() {
+    if prepared().is_some() {
+        return;
+    }
     process::remember_environment();
     let version = mpi::environment::library_version().unwrap_or_default().trim().to_owned();
     let family = Family::of(&version);
@@ -65,9 +72,13 @@ pub(crate) fn prepare() {
         }
         None => tracing::warn!("this MPI is not one that offshoot knows: {version}"),
     }
+    // In a job it is the job's launcher that spawns, and that kills nobody's group.
+    let needs_decoy = family.filter(|family| family.launcher.needs_decoy && Job::of_this_process().is_none());
+    let decoy = needs_decoy
+        .zip(installation.launcher.as_deref())
+        .and_then(|(family, launcher)| decoy::plan(launcher, family.launcher.name));
     process::make_secret(family.and_then(|family| family.secret_variable));
-    // Called twice it has found the same.
-    let _ = PREPARED.set(Prepared { version, family, installation, variables });
+    let _ = PREPARED.set(Prepared { version, family, installation, variables, decoy });
 }
 
 /// Does what a setting says, where it is needed.

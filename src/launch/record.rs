@@ -7,6 +7,7 @@
 use std::env;
 use std::os::fd::RawFd;
 
+use super::decoy::Launch;
 use super::family::Family;
 use crate::process;
 use crate::wire::control::Ticket;
@@ -28,6 +29,8 @@ pub(crate) enum Role {
     Host,
     /// By `MPI_Comm_spawn`: it is to start a worker and watch over it.
     Guard { address: String, ticket: Ticket },
+    /// By MPI, as the launcher that it spawns through.
+    Launcher(Launch),
     /// By a guard: it is to serve.
     Worker {
         news: Option<RawFd>,
@@ -53,6 +56,9 @@ pub(crate) fn role() -> Result<Role, String> {
         let peer = env::var(PEER_VARIABLE).unwrap_or_default();
         [NEWS_VARIABLE, PEER_VARIABLE].into_iter().for_each(process::remove_variable);
         return Ok(Role::Worker { news, unfit: check_peer(&peer).err() });
+    }
+    if let Some(launch) = Launch::of_this_process() {
+        return Ok(Role::Launcher(launch));
     }
     let arguments: Vec<_> =
         env::args_os().skip(1).take(4).map(|argument| argument.to_string_lossy().into_owned()).collect();

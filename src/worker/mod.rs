@@ -41,6 +41,7 @@ pub fn init_with(registry: Registry) {
     match launch::role() {
         Ok(Role::Host) => launch::prepare(),
         Ok(Role::Guard { address, ticket }) => guard::watch(&address, ticket),
+        Ok(Role::Launcher(launch)) => launch.go_on(),
         Ok(Role::Worker { news, unfit }) => serve_as_worker(&registry, news, unfit),
         Err(reason) => fail(&reason),
     }
@@ -59,6 +60,7 @@ pub fn serve_with(registry: Registry) -> ! {
     match launch::role() {
         Ok(Role::Worker { news, unfit }) => serve_as_worker(&registry, news, unfit),
         Ok(Role::Guard { address, ticket }) => guard::watch(&address, ticket),
+        Ok(Role::Launcher(launch)) => launch.go_on(),
         Ok(Role::Host) => {
             eprintln!(
                 "this is an offshoot worker: it is started by a pool, not by hand.\n\

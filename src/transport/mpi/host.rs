@@ -91,11 +91,16 @@ impl MpiTransport {
     fn start(&mut self, worker: WorkerId, program: &Program) -> Result<(), SpawnFailure> {
         let refused = |finding: Finding| SpawnFailure::new(SpawnCause::Executable, finding.to_string());
         launch::check_program(program).map_err(refused)?;
+        if let Some(loss) = self.runtime.launchers().borrow().loss() {
+            let reason = format!("{loss}, and this process can spawn no more: start it again");
+            return Err(SpawnFailure::new(SpawnCause::Launcher, reason));
+        }
         let start = program.start().map_err(|reason| SpawnFailure::new(SpawnCause::Executable, reason))?;
         let control = self.runtime.control();
         let deadline = Instant::now() + self.spawn_timeout;
         let ticket = control.expect(start, deadline, self.notify.clone());
         let limit = self.spawn_timeout + SPAWN_GRACE;
+        let _decoy = self.runtime.decoy();
         let spawned = self
             .runtime
             .pulse()
@@ -103,6 +108,7 @@ impl MpiTransport {
         control.note_spawned(ticket);
         match spawned {
             Ok(comm) => {
+                self.runtime.launchers().borrow_mut().look();
                 self.tickets.insert(ticket, worker);
                 self.peers.insert(worker, Peer { comm, ticket, receiving: false, is_suspect: false });
                 Ok(())

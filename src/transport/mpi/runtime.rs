@@ -1,6 +1,6 @@
 //! MPI in this process: who initialized it, who may finalize it, and the communicator to spawn from.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use mpi::environment;
 
 use super::ffi::{self, Comm};
 use crate::error::BuildError;
-use crate::launch;
+use crate::launch::{self, Decoy, Launchers};
 use crate::process;
 use crate::transport::control::Control;
 use crate::transport::{Call, Doorbell, Pulse};
@@ -28,6 +28,8 @@ pub(crate) struct Runtime {
     pulse: Arc<Pulse>,
     /// Whether a worker was given up without a disconnect.
     has_losses: Cell<bool>,
+    has_spawned: Cell<bool>,
+    launchers: RefCell<Launchers>,
 }
 
 impl Runtime {
@@ -53,7 +55,15 @@ impl Runtime {
         let secret = process::secret().ok_or(BuildError::NotInitialized)?;
         let control =
             Control::start(secret, doorbell).map_err(|error| BuildError::System(error.to_string()))?;
-        Ok(Self { spawner, ours, control, pulse, has_losses: Cell::new(false) })
+        Ok(Self {
+            spawner,
+            ours,
+            control,
+            pulse,
+            has_losses: Cell::new(false),
+            has_spawned: Cell::new(false),
+            launchers: RefCell::default(),
+        })
     }
 
     /// Whether MPI still is what it was at the start: a host may finalize its own at any time.
@@ -74,6 +84,20 @@ impl Runtime {
         &self.pulse
     }
 
+    /// What is to lie there while MPI starts its launcher: in the first spawn, if at all.
+    pub(crate) fn decoy(&self) -> Option<Decoy> {
+        if self.has_spawned.replace(true) {
+            return None;
+        }
+        let laid = launch::prepared()?.decoy.as_ref()?.lay();
+        laid.inspect_err(|error| tracing::warn!("no decoy could be laid for the launcher: {error}")).ok()
+    }
+
+    /// The program through which it spawns, if it has one already.
+    pub(crate) fn launchers(&self) -> &RefCell<Launchers> {
+        &self.launchers
+    }
+
     /// A worker was given up without a disconnect.
     pub(crate) fn note_loss(&self) {
         self.has_losses.set(true);
@@ -85,10 +109,12 @@ impl Runtime {
         if environment::is_finalized() {
             return;
         }
-        let freed = self.spawner.free();
-        if self.ours && self.has_losses.get() && !launch::finalizes_after_loss() {
+        // MPICH crashes in MPI_Finalize if its launcher is gone; others wait for it, or for the lost.
+        let is_alone = self.launchers.borrow().loss().is_some();
+        if self.ours && (is_alone || self.has_losses.get() && !launch::finalizes_after_loss()) {
             return launch::kill_daemons();
         }
+        let freed = self.spawner.free();
         let finalized =
             if self.ours { self.pulse.during(Call::Finalize, FINALIZE_LIMIT, ffi::finalize) } else { Ok(()) };
         if let Err(error) = freed.and(finalized) {
