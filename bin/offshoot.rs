@@ -1,5 +1,6 @@
 //! The `offshoot` command: the front door. Each subcommand is a module; what they run is in the library.
 
+mod doctor;
 mod run;
 
 use std::process::ExitCode;
@@ -17,18 +18,21 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Doctor(doctor::Arguments),
 }
 
 const EXAMPLES: &str = "\
 Examples:
   offshoot run jobs.txt                       each line of the file, on as many workers as there are cores
   seq 100 | offshoot run --args 'gzip -k {}'  one command for each line of input
-  offshoot run --help                         everything that `run` can do";
+  offshoot run --help                         everything that `run` can do
+  offshoot doctor                             which MPI this is, and whether workers can be spawned";
 
 fn main() -> ExitCode {
     // A worker is this same executable: in a spawned process this does not return.
     offshoot::init();
     match Cli::parse().command {
         Command::Run(arguments) => run::main(&arguments),
+        Command::Doctor(arguments) => doctor::main(&arguments),
     }
 }

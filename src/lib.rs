@@ -29,6 +29,7 @@
 //! ARCHITECTURE.md in the repository is the map of what is inside.
 
 mod core;
+mod diagnosis;
 mod driver;
 mod error;
 mod finding;
@@ -42,6 +43,7 @@ mod transport;
 mod wire;
 pub mod worker;
 
+pub use diagnosis::{Diagnosis, Origin as VariableOrigin, Variable};
 pub use error::{BuildError, Origin, Place, RejectReason, SpawnCause, SubmitError, TaskError};
 pub use finding::{Finding, Status};
 pub use ids::{ProgramId, TaskId, WorkerId};

@@ -14,6 +14,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("transport", &["launch", "process", "task", "wire", "worker"]),
     ("worker", &["guard", "launch", "process", "task", "transport", "wire"]),
     ("guard", &["launch", "process", "transport::control", "transport::mpi", "wire"]),
+    ("diagnosis", &["launch", "transport::mpi"]),
     ("driver", &["core", "launch", "pool", "process", "task", "transport", "wire"]),
     ("pool", &["core", "driver", "launch", "task", "transport", "wire"]),
 ];

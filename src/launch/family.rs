@@ -13,13 +13,11 @@ pub(super) const FAMILIES: [&Family; 4] =
 #[derive(Debug)]
 pub(crate) struct Family {
     /// Its usual name.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// Whether `MPI_Get_library_version` told of it.
     pub(super) recognizes: fn(&str) -> bool,
     /// Why this version of it cannot be used at all, if so.
     pub(super) refuses: fn(&str) -> Option<Refusal>,
-    /// How the dynamic linker calls its library; shared by implementations of one binary interface.
-    pub(super) soname: &'static str,
     /// What must be in the environment before `MPI_Init`, and why. What the user has set stays.
     pub(super) environment: &'static [Setting],
     /// What each `MPI_Comm_spawn` is told, as keys and values of its info.
@@ -32,9 +30,9 @@ pub(crate) struct Family {
     /// How it is told where workers go.
     pub(super) placement: Placement,
     /// Whether it lets one thread spawn while another sends and receives, and what that costs.
-    pub(super) spawn_thread: &'static str,
+    pub(crate) spawn_thread: &'static str,
     /// What stands between the host and a worker's death.
-    pub(super) containment: &'static str,
+    pub(crate) containment: &'static str,
     /// How to part from workers, and from MPI.
     pub(crate) farewell: Farewell,
     /// Whether it must be able to write into the temporary directory.
@@ -68,6 +66,8 @@ pub(super) enum Value {
     Set(&'static str),
     /// It is set to the folder that the installation lies in, unless the user has set it.
     Prefix,
+    /// It is set to the user's home directory, unless the user has set it.
+    Home,
     /// It is taken out, whoever has set it.
     Removed,
 }

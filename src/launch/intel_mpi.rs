@@ -7,7 +7,6 @@ pub(super) const FAMILY: Family = Family {
     name: "Intel MPI",
     recognizes: |version| version.starts_with("Intel(R) MPI"),
     refuses: |_| None,
-    soname: "libmpi.so.12",
     environment: &[
         Setting {
             name: "I_MPI_SPAWN",

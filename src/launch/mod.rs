@@ -22,11 +22,13 @@ mod program;
 mod record;
 
 pub(crate) use daemons::{Launchers, kill_daemons};
-pub(crate) use decoy::{Decoy, Launch, plain_path};
+pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
-pub(crate) use preflight::{Job, check_machine};
+pub(crate) use preflight::{Job, check_machine, findings};
 pub use prepare::user_environment;
-pub(crate) use prepare::{finalizes_after_loss, prepare, prepared, spawn_info, take_secret};
+pub(crate) use prepare::{
+    Outcome, Prepared, finalizes_after_loss, prepare, prepared, spawn_info, take_secret,
+};
 pub(crate) use program::Initializer;
 pub use program::Program;
 pub(crate) use record::{

@@ -15,7 +15,6 @@ pub(super) const FAMILY: Family = Family {
             remedy: "install another MPI: `apt-get install libopenmpi-dev openmpi-bin`, or `pip install mpich`",
         })
     },
-    soname: "libmpi.so.12",
     environment: &[Setting {
         name: "SLURM_OVERLAP",
         value: Value::Set("1"),

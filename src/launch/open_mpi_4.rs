@@ -6,7 +6,6 @@ pub(super) const FAMILY: Family = Family {
     name: "Open MPI 4",
     recognizes: |version| version.starts_with("Open MPI v4") || version.starts_with("Open MPI v3"),
     refuses: |_| None,
-    soname: "libmpi.so.40",
     environment: &[
         Setting {
             name: "OMPI_MCA_mpi_yield_when_idle",

@@ -1,4 +1,4 @@
-//! Open MPI 5: spawns through `prte`, which the library finds relative to itself.
+//! Open MPI 5: spawns through `prte`, the first one in `PATH`.
 
 use super::family::{Family, Farewell, Launcher, Placement, Setting, Value, When};
 
@@ -6,7 +6,6 @@ pub(super) const FAMILY: Family = Family {
     name: "Open MPI 5",
     recognizes: |version| version.starts_with("Open MPI v5") || version.starts_with("Open MPI v6"),
     refuses: |_| None,
-    soname: "libmpi.so.40",
     environment: &[
         Setting {
             name: "OMPI_MCA_mpi_yield_when_idle",
@@ -25,6 +24,12 @@ pub(super) const FAMILY: Family = Family {
             value: Value::Set("1"),
             when: When::Always,
             why: "together with the one before: otherwise the death of one worker ends the host",
+        },
+        Setting {
+            name: "HOME",
+            value: Value::Home,
+            when: When::Always,
+            why: "MPI_Init ends a process without one with code 14",
         },
         Setting {
             name: "OMPI_ALLOW_RUN_AS_ROOT",
@@ -54,7 +59,7 @@ pub(super) const FAMILY: Family = Family {
     // As with Open MPI 4.
     spawn_info: &[("map_by", "slot:OVERSUBSCRIBE")],
     secret_variable: Some("OMPI_MCA_offshoot_secret"),
-    launcher: Launcher { name: "prte", in_path: false, daemons: &["prte", "prted"], needs_decoy: false },
+    launcher: Launcher { name: "prte", in_path: true, daemons: &["prte", "prted"], needs_decoy: false },
     placement: Placement::OwnHostOnly(
         "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs",
     ),

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use super::decoy::{self, Plan};
@@ -96,11 +97,19 @@ fn apply(setting: &Setting, installation: &Installation) -> Option<Variable> {
             process::remove_variable(setting.name);
             Outcome::Removed
         }
-        (Value::Set(_) | Value::Prefix, Some(theirs)) => Outcome::Left(theirs.to_string_lossy().into_owned()),
+        (Value::Set(_) | Value::Prefix | Value::Home, Some(theirs)) => {
+            Outcome::Left(theirs.to_string_lossy().into_owned())
+        }
         (Value::Set(value), None) => set(setting.name, value.as_ref()),
+        (Value::Home, None) => set(setting.name, home().as_os_str()),
         (Value::Prefix, None) => set(setting.name, installation.prefix()?.as_os_str()),
     };
     Some(Variable { name: setting.name, outcome, why: setting.why })
+}
+
+/// As the list of users has it; a user without one is at home where everybody may write.
+fn home() -> PathBuf {
+    env::home_dir().filter(|home| home.is_dir()).unwrap_or_else(env::temp_dir)
 }
 
 fn set(name: &str, value: &OsStr) -> Outcome {

@@ -136,7 +136,9 @@ impl Scenario {
 fn built(example: &str) -> PathBuf {
     let tests = env::current_exe().expect("/proc is there");
     let profile = tests.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
-    if let Some(cargo) = env::var_os("CARGO") {
+    // Whoever runs the tests while he edits may want those that were built with the tests.
+    let is_built = env::var_os("OFFSHOOT_EXAMPLES_BUILT").is_some();
+    if let Some(cargo) = env::var_os("CARGO").filter(|_| !is_built) {
         let mut command = Command::new(cargo);
         command.args(["build", "--quiet", "--examples"]);
         if profile.ends_with("release") {

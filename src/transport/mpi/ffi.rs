@@ -82,6 +82,28 @@ pub(crate) fn return_errors() -> Result<(), MpiError> {
     }
 }
 
+/// How many processes MPI thinks that there could be (MPI-4.1 §11.10.1); it need not say.
+pub(crate) fn universe_size() -> Result<Option<i32>, MpiError> {
+    on_mpi_thread();
+    let mut value = ptr::null_mut::<c_int>();
+    let mut is_set = 0;
+    // SAFETY: COMM_WORLD is valid while MPI is initialized; the attribute is a pointer to an integer, which is
+    // written through the second pointer where `is_set` is (MPI-4.1 §11.10.1, §7.7.4).
+    check("MPI_Comm_get_attr", unsafe {
+        ffi::MPI_Comm_get_attr(
+            ffi::RSMPI_COMM_WORLD,
+            ffi::MPI_UNIVERSE_SIZE as c_int,
+            (&raw mut value).cast::<c_void>(),
+            &mut is_set,
+        )
+    })?;
+    if is_set == 0 || value.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: it is set, so it points to an integer of the library's that lives as long as MPI does.
+    Ok(Some(unsafe { *value }))
+}
+
 /// Ends MPI in this process. Collective over everything still connected: only call it when every
 /// communicator that was made is disconnected.
 pub(crate) fn finalize() -> Result<(), MpiError> {

@@ -1,7 +1,7 @@
 //! MPI in this process: who initialized it, who may finalize it, and the communicator to spawn from.
 
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mpi::Threading;
@@ -16,6 +16,21 @@ use crate::transport::{Call, Doorbell, Pulse};
 
 /// How long `MPI_Finalize` may take.
 const FINALIZE_LIMIT: Duration = Duration::from_secs(30);
+
+/// What MPI said when it was initialized.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    pub(crate) thread_level: &'static str,
+    /// `MPI_UNIVERSE_SIZE`, where it is set.
+    pub(crate) universe_size: Option<i32>,
+}
+
+static FACTS: OnceLock<Facts> = OnceLock::new();
+
+/// What MPI said, if it was initialized by or for a pool.
+pub(crate) fn facts() -> Option<Facts> {
+    FACTS.get().copied()
+}
 
 /// MPI, as the thread that owns it sees it.
 pub(crate) struct Runtime {
@@ -51,6 +66,8 @@ impl Runtime {
         if ours {
             ffi::return_errors().map_err(|error| BuildError::Mpi(error.to_string()))?;
         }
+        let universe_size = ffi::universe_size().ok().flatten();
+        let _ = FACTS.set(Facts { thread_level: level(provided), universe_size });
         let spawner = Comm::duplicate_self().map_err(|error| BuildError::Mpi(error.to_string()))?;
         let secret = process::secret().ok_or(BuildError::NotInitialized)?;
         let control =

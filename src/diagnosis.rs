@@ -1,0 +1,105 @@
+//! What `offshoot doctor` shows and bug reports need: which MPI this is, what was done for it, what was found.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::finding::{Finding, Status};
+use crate::launch::{self, Outcome, Prepared};
+use crate::transport::mpi;
+
+/// What is known of this process's MPI and of the machine, without starting anything.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Diagnosis {
+    /// This library's version.
+    pub offshoot: &'static str,
+    /// The MPI implementation, by its usual name, if it is one that offshoot knows.
+    pub mpi: Option<&'static str>,
+    /// What the MPI library says of itself (`MPI_Get_library_version`), its first line.
+    pub mpi_version: String,
+    /// The MPI library that this process has loaded.
+    pub library: Option<PathBuf>,
+    /// The program through which that library spawns.
+    pub launcher: Option<PathBuf>,
+    /// The thread level that MPI gave, once a pool has initialized it.
+    pub thread_level: Option<&'static str>,
+    /// `MPI_UNIVERSE_SIZE`, once a pool has initialized MPI, and if MPI sets it. Shown, never trusted.
+    pub universe_size: Option<i32>,
+    /// Whether one thread may spawn while another sends and receives, and what that costs.
+    pub spawn_thread: Option<&'static str>,
+    /// What stands between this process and a worker's death.
+    pub containment: Option<&'static str>,
+    /// Environment variables that this MPI needs, and what became of each.
+    pub environment: Vec<Variable>,
+    /// What was looked at on this machine.
+    pub findings: Vec<Finding>,
+}
+
+/// An environment variable that an MPI needs.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is now; `None` if it was removed.
+    pub value: Option<String>,
+    /// Who says so.
+    pub origin: Origin,
+    /// What goes wrong otherwise.
+    pub why: &'static str,
+}
+
+/// Who has decided about an environment variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// [`init`](crate::init) has set it.
+    Set,
+    /// [`init`](crate::init) has left it as the user had set it.
+    User,
+    /// [`init`](crate::init) has removed it.
+    Removed,
+}
+
+impl Diagnosis {
+    /// Looks at everything that can be looked at without starting anything. [`None`] if
+    /// [`init`](crate::init) was not called.
+    #[must_use]
+    pub fn make() -> Option<Self> {
+        let prepared = launch::prepared()?;
+        let facts = mpi::facts();
+        let family = prepared.family;
+        Some(Self {
+            offshoot: env!("CARGO_PKG_VERSION"),
+            mpi: family.map(|family| family.name),
+            mpi_version: prepared.version.lines().next().unwrap_or_default().to_owned(),
+            library: prepared.installation.library.clone(),
+            launcher: prepared.installation.launcher.clone(),
+            thread_level: facts.map(|facts| facts.thread_level),
+            universe_size: facts.and_then(|facts| facts.universe_size),
+            spawn_thread: family.map(|family| family.spawn_thread),
+            containment: family.map(|family| family.containment),
+            environment: environment(prepared),
+            findings: launch::findings(prepared),
+        })
+    }
+
+    /// Whether nothing was found that keeps this process from spawning.
+    #[must_use]
+    pub fn is_fine(&self) -> bool {
+        self.findings.iter().all(|finding| finding.status < Status::Failure)
+    }
+}
+
+fn environment(prepared: &Prepared) -> Vec<Variable> {
+    let shown = prepared.variables.iter().map(|variable| {
+        let (value, origin) = match &variable.outcome {
+            Outcome::Set(value) => (Some(value.clone()), Origin::Set),
+            Outcome::Left(value) => (Some(value.clone()), Origin::User),
+            Outcome::Removed => (None, Origin::Removed),
+        };
+        Variable { name: variable.name, value, origin, why: variable.why }
+    });
+    shown.collect()
+}
