@@ -14,6 +14,7 @@ mod doorbell;
 pub(crate) mod loopback;
 pub(crate) mod mpi;
 mod patience;
+pub(crate) mod stream;
 
 pub(crate) use doorbell::Doorbell;
 pub(crate) use patience::Patience;
