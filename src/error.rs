@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::finding::Finding;
 use crate::ids::{ProgramId, TaskId, WorkerId};
+use crate::slots::SlotsError;
 
 /// Why a task has no result.
 ///
@@ -206,6 +207,8 @@ impl fmt::Display for At<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpawnCause {
+    /// Its host cannot be reached. Nothing was started.
+    Host,
     /// Its executable or its working directory is not there, may not be run, is for another machine, or is
     /// linked with another MPI. Nothing was started.
     Executable,
@@ -332,6 +335,9 @@ pub enum BuildError {
     /// A setting makes no sense.
     #[error("{0}")]
     Setting(String),
+    /// Hosts or slots make no sense, or do not suffice.
+    #[error(transparent)]
+    Slots(#[from] SlotsError),
     /// The operating system refused something, a thread as a rule.
     #[error("the pool's thread could not be started: {0}")]
     System(String),

@@ -42,7 +42,8 @@ fn imports_go_down_only() {
 #[test]
 fn every_module_has_its_floor() {
     let known = |name: &str| {
-        FLOORS.iter().any(|(module, _)| *module == name) || ["lib", "ids", "error", "finding", "slots"].contains(&name)
+        FLOORS.iter().any(|(module, _)| *module == name)
+            || ["lib", "ids", "error", "finding", "slots"].contains(&name)
     };
     for entry in fs::read_dir(root().join("src")).expect("src is there").flatten() {
         let name = entry.path().file_stem().expect("it has a name").to_string_lossy().into_owned();

@@ -116,8 +116,7 @@ fn host_file(text: &str, path: &Path) -> Result<Vec<Named>, SlotsError> {
         if line.is_empty() {
             continue;
         }
-        let (name, slots) =
-            host_line(line).map_err(|reason| SlotsError::line(path, index + 1, reason))?;
+        let (name, slots) = host_line(line).map_err(|reason| SlotsError::line(path, index + 1, reason))?;
         match hosts.iter_mut().find(|(known, _)| *known == name) {
             Some((_, sum)) => *sum = Some(sum.unwrap_or(1).saturating_add(slots.unwrap_or(1))),
             None => hosts.push((name, slots)),
@@ -153,7 +152,9 @@ fn host_line(line: &str) -> Result<Named, String> {
         }
     }
     match (slots, most) {
-        (Some(slots), Some(most)) if slots > most => Err(format!("{slots} slots are more than max_slots={most}")),
+        (Some(slots), Some(most)) if slots > most => {
+            Err(format!("{slots} slots are more than max_slots={most}"))
+        }
         _ => Ok((name.to_owned(), slots)),
     }
 }
@@ -177,11 +178,13 @@ fn check_name(name: &str) -> Result<(), String> {
 
 /// The hosts of a Slurm job.
 fn slurm_hosts(nodes: &str, cpus: &str) -> Result<Vec<Named>, SlotsError> {
-    let wrong = |variable, value: &str, reason| SlotsError::Slurm { variable, value: value.to_owned(), reason };
+    let wrong =
+        |variable, value: &str, reason| SlotsError::Slurm { variable, value: value.to_owned(), reason };
     let names = expand_nodes(nodes).map_err(|reason| wrong(NODES_VARIABLE, nodes, reason))?;
     let numbers = expand_cpus(cpus).map_err(|reason| wrong(CPUS_VARIABLE, cpus, reason))?;
     if names.len() != numbers.len() {
-        let reason = format!("it counts {} host(s), and {NODES_VARIABLE} names {}", numbers.len(), names.len());
+        let reason =
+            format!("it counts {} host(s), and {NODES_VARIABLE} names {}", numbers.len(), names.len());
         return Err(wrong(CPUS_VARIABLE, cpus, reason));
     }
     Ok(names.into_iter().zip(numbers.into_iter().map(Some)).collect())
@@ -244,7 +247,10 @@ fn expand_ranges(ranges: &str) -> Result<Vec<String>, String> {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let number = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse::<usize>().ok().filter(|_| digits).ok_or_else(|| format!("`{range}` is no range of numbers"))
+            text.parse::<usize>()
+                .ok()
+                .filter(|_| digits)
+                .ok_or_else(|| format!("`{range}` is no range of numbers"))
         };
         let (from, to) = (number(first)?, number(last)?);
         if from > to || to - from >= COUNT_MAX {
@@ -260,7 +266,9 @@ fn expand_cpus(list: &str) -> Result<Vec<u32>, String> {
     let mut numbers = Vec::new();
     for part in list.split(',') {
         let (number, times) = match part.split_once("(x") {
-            Some((number, times)) => (number, times.strip_suffix(')').ok_or(format!("`{part}` lacks a `)`"))?),
+            Some((number, times)) => {
+                (number, times.strip_suffix(')').ok_or(format!("`{part}` lacks a `)`"))?)
+            }
             None => (part, "1"),
         };
         let (number, times) = (count(number.trim())?, count(times)? as usize);
@@ -273,12 +281,7 @@ fn expand_cpus(list: &str) -> Result<Vec<u32>, String> {
 }
 
 /// The hosts of the file, which must be of the allocation; as many workers as both allow.
-fn choose(
-    allocated: &[Named],
-    chosen: &[Named],
-    own: &str,
-    path: &Path,
-) -> Result<Vec<Named>, SlotsError> {
+fn choose(allocated: &[Named], chosen: &[Named], own: &str, path: &Path) -> Result<Vec<Named>, SlotsError> {
     let is_same = |one: &str, other: &str| {
         is_same_host(one, other) || (is_same_host(one, own) && is_same_host(other, own))
     };
@@ -395,8 +398,22 @@ mod tests {
     #[test]
     fn a_node_list_that_makes_no_sense_is_refused() {
         for list in [
-            "", ",", "n1,", "n[1", "n1]", "n[1[2]]", "n[]", "n[a]", "n[3-1]", "n[1-]", "n[-3]", "n[1-2-3]",
-            "n[+1]", "n[0-99999999]", "n[0-99999]m[0-99999]", "n 1",
+            "",
+            ",",
+            "n1,",
+            "n[1",
+            "n1]",
+            "n[1[2]]",
+            "n[]",
+            "n[a]",
+            "n[3-1]",
+            "n[1-]",
+            "n[-3]",
+            "n[1-2-3]",
+            "n[+1]",
+            "n[0-99999999]",
+            "n[0-99999]m[0-99999]",
+            "n 1",
         ] {
             assert!(expand_nodes(list).is_err(), "{list:?} should be refused");
         }
@@ -426,12 +443,15 @@ mod tests {
     fn a_host_file_chooses_among_the_allocated() {
         let allocated = [one("n1", 4), one("n2", 2), one("n3", 8)];
         let choose = |text| {
-            choose(&allocated, &file(text).expect(text), "n1", Path::new("hosts")).map_err(|error| error.to_string())
+            choose(&allocated, &file(text).expect(text), "n1", Path::new("hosts"))
+                .map_err(|error| error.to_string())
         };
         assert_eq!(choose("n3:2\nn2\n"), Ok(vec![one("n3", 2), one("n2", 2)]));
         assert_eq!(choose("n2:16\n"), Ok(vec![one("n2", 2)]), "no more than the allocation has");
         assert_eq!(choose("localhost:1\n"), Ok(vec![one("n1", 1)]));
-        assert!(choose("n9:1\n").expect_err("it is not there").contains("`n9`, which is not in the allocation"));
+        assert!(
+            choose("n9:1\n").expect_err("it is not there").contains("`n9`, which is not in the allocation")
+        );
     }
 
     #[test]

@@ -56,7 +56,8 @@ pub(super) const FAMILY: Family = Family {
     secret_variable: Some("OMPI_MCA_offshoot_secret"),
     launcher: Launcher { name: "prte", in_path: false, daemons: &["prte", "prted"] },
     placement: Placement::OwnHostOnly(
-        "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs",
+        "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs: use \
+         Open MPI 4.1 or MPICH, or name this host alone",
     ),
     spawn_thread: "a second thread may spawn: running work stalls for 34 ms",
     containment: "the guard, with fault tolerance enabled; a death in the middle of a large transfer may hang it",

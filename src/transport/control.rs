@@ -286,7 +286,12 @@ impl Listener {
             tracing::warn!("many connections to the control channel say nothing: the oldest was closed");
             self.connections.remove(oldest);
         }
-        self.connections.push(Connection { stream, splitter: Splitter::default(), ticket: None, over: false });
+        self.connections.push(Connection {
+            stream,
+            splitter: Splitter::default(),
+            ticket: None,
+            over: false,
+        });
     }
 
     fn kill_overdue(&self) {

@@ -76,10 +76,14 @@ impl Stream {
     /// Connects to a parent: through its host's own socket if this is its host, or else through the network.
     pub(crate) fn connect(address: &Address, own: &str) -> io::Result<Self> {
         let here = address.is_on(own).then(|| {
-            let stream =
-                unix::SocketAddr::from_abstract_name(&address.name).and_then(|name| UnixStream::connect_addr(&name))?;
+            let stream = unix::SocketAddr::from_abstract_name(&address.name)
+                .and_then(|name| UnixStream::connect_addr(&name))?;
             // Somebody else may have taken the name.
-            if is_of_this_user(&stream) { Ok(Self::Unix(stream)) } else { Err(ErrorKind::PermissionDenied.into()) }
+            if is_of_this_user(&stream) {
+                Ok(Self::Unix(stream))
+            } else {
+                Err(ErrorKind::PermissionDenied.into())
+            }
         });
         match (here, &address.network) {
             (Some(Ok(stream)), _) => Ok(stream),
@@ -144,7 +148,8 @@ impl Stream {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let fd = self.as_fd();
-                    if poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&WRITE_PATIENCE))? == 0 {
+                    if poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&WRITE_PATIENCE))? == 0
+                    {
                         return Err(ErrorKind::TimedOut.into());
                     }
                 }
@@ -183,7 +188,9 @@ mod tests {
 
     #[test]
     fn an_address_is_read_as_it_is_written() {
-        for text in ["offshoot-1-4-00ff", "offshoot-1-4-00ff@n1@10.0.0.1:4000", "offshoot-1-none-0@n1@[::1]:4000"] {
+        for text in
+            ["offshoot-1-4-00ff", "offshoot-1-4-00ff@n1@10.0.0.1:4000", "offshoot-1-none-0@n1@[::1]:4000"]
+        {
             assert_eq!(text.parse::<Address>().expect(text).to_string(), text);
         }
         for wrong in ["offshoot@n1", "offshoot@n1@10.0.0.1", "offshoot@n1@n1:4000"] {

@@ -125,10 +125,7 @@ fn a_worker_that_is_late_is_killed_and_said_to_be_overdue() {
     let how = How::Signalled { signal: 9, core: false };
     say(&mut guard, &FromGuard::Ended(Ended { how, stand_in: true, stderr: vec![] }));
     let (_, notice) = notices.recv().expect("it is passed on");
-    assert!(
-        matches!(notice, Notice::Ended(Ended { how: How::Overdue, stand_in: true, .. })),
-        "{notice:?}"
-    );
+    assert!(matches!(notice, Notice::Ended(Ended { how: How::Overdue, stand_in: true, .. })), "{notice:?}");
 }
 
 #[test]
