@@ -82,7 +82,9 @@ fn leaves_a_process_behind() {
 fn every_scenario_is_run() {
     let listed = Scenario::new("--list").run();
     let by_hand = ["the_host_has_mpi_at_a_low_level", "hangs", "leaves_a_process_behind"];
-    let mut here = [NAMES, &by_hand].concat();
+    // tests/mpi_hosts.rs
+    let elsewhere = ["tasks_run_on_two_hosts", "slots_come_from_slurm"];
+    let mut here = [NAMES, &by_hand, &elsewhere].concat();
     let mut there: Vec<_> = listed.lines().collect();
     here.sort_unstable();
     there.sort_unstable();

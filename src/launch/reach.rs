@@ -56,6 +56,7 @@ pub(crate) fn sites(slots: &Slots, workers: u32) -> Result<Vec<Site>, BuildError
     let placement = prepared().and_then(|prepared| prepared.family).map(|family| &family.placement);
     let (keys, own_host_first) = match placement {
         _ if !slots.has_other_hosts() => return Ok(slots.hosts.iter().map(plain).collect()),
+        _ if prepared().is_none() => return Err(BuildError::NotInitialized),
         Some(Placement::Keys { keys, own_host_first, .. }) => (*keys, *own_host_first),
         Some(Placement::OwnHostOnly(reason)) => return refused(reason),
         None => return refused("how this MPI is told of hosts is unknown: use Open MPI 4.1 or MPICH"),

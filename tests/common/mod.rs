@@ -23,6 +23,8 @@ const MARK: &str = "OFFSHOOT_SCENARIO";
 pub(crate) struct Scenario {
     program: &'static str,
     arguments: Vec<&'static str>,
+    wrapper: Option<&'static str>,
+    variables: Vec<(&'static str, String)>,
     code: i32,
     limit: Duration,
     patience: Duration,
@@ -39,6 +41,8 @@ impl Scenario {
         Self {
             program,
             arguments: Vec::new(),
+            wrapper: None,
+            variables: Vec::new(),
             code: 0,
             limit: Duration::from_secs(60),
             // The orted of Open MPI stays for a second or two after a clean end.
@@ -49,6 +53,18 @@ impl Scenario {
     /// One more argument.
     pub(crate) fn argument(mut self, argument: &'static str) -> Self {
         self.arguments.push(argument);
+        self
+    }
+
+    /// A script of the project that runs the host.
+    pub(crate) fn within(mut self, script: &'static str) -> Self {
+        self.wrapper = Some(script);
+        self
+    }
+
+    /// An environment variable of the host.
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.push((name, value.into()));
         self
     }
 
@@ -77,7 +93,17 @@ impl Scenario {
     /// processes are killed then.
     pub(crate) fn run(self) -> String {
         let executable = built(self.program);
-        let mut run = Run::start(&executable, &self.arguments);
+        let wrapper = self.wrapper.map(|script| Path::new(env!("CARGO_MANIFEST_DIR")).join(script));
+        let mut command = match wrapper {
+            Some(wrapper) => {
+                let mut command = Command::new(wrapper);
+                command.arg(&executable);
+                command
+            }
+            None => Command::new(&executable),
+        };
+        command.args(&self.arguments).envs(self.variables);
+        let mut run = Run::start(command);
         let ended = run.wait(self.limit);
         let left = run.wait_for_all(if ended.is_some() { self.patience } else { Duration::ZERO });
         left.iter().for_each(Process::kill);
@@ -125,22 +151,21 @@ struct Run {
 }
 
 impl Run {
-    fn start(executable: &Path, arguments: &[&str]) -> Self {
+    fn start(mut command: Command) -> Self {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let id = format!("{}-{}", process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
         // Files, not pipes: nobody has to read them meanwhile, and no daemon can hold them open.
         let file = |stream| Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{id}.{stream}"));
         let (stdout, stderr) = (file("stdout"), file("stderr"));
         let create = |path| File::create(path).expect("the folder for temporary files is there");
-        let host = Command::new(executable)
-            .args(arguments)
+        let host = command
             .env(MARK, &id)
             .stdin(Stdio::null())
             .stdout(create(&stdout))
             .stderr(create(&stderr))
             .process_group(0)
             .spawn()
-            .unwrap_or_else(|error| panic!("`{}` does not start: {error}", executable.display()));
+            .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         Self { host, mark: format!("{MARK}={id}"), stdout, stderr }
     }
 
