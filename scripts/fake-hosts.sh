@@ -69,6 +69,10 @@ connect() {
     ip addr add 10.99.0.1/24 dev eth0
     ip link set eth0 up
     nsenter -t "$OTHER" -n sh -c 'ip addr add 10.99.0.2/24 dev eth0; ip link set eth0 up'
+    # UCX passes over a device that is not up yet.
+    until [[ $(ip -br link show eth0) == *' UP '* && $(nsenter -t "$OTHER" -n ip -br link show eth0) == *' UP '* ]]; do
+        sleep 0.01
+    done
 }
 
 # A remote shell: [OPTION...] HOST COMMAND..., as much of ssh as MPIs use. The tests know their processes by one variable.
@@ -110,7 +114,7 @@ others() {
     for folder in /proc/[0-9]*; do
         pid=${folder#/proc/}
         [[ $ours != *" $pid "* && $pid != "$BASHPID" ]] || continue
-        command=$(tr '\0' ' ' <"$folder/cmdline" 2>/dev/null) || continue
+        command=$(tr '\0' ' ' 2>/dev/null <"$folder/cmdline") 2>/dev/null || continue
         # Zombies have no command line. The other host's first process sleeps, and this one's children look around.
         [[ -n $command && $command != 'sleep 3600 ' && $command != *fake-hosts.sh* ]] || continue
         echo -n " $pid ($command)"

@@ -27,6 +27,9 @@ pub(crate) struct Family {
     /// An environment variable that its launcher hands on to what is spawned, wherever that is: not every
     /// variable of the host is, on another host or in a job of `mpiexec`.
     pub(super) secret_variable: Option<&'static str>,
+    /// An info key of `MPI_Comm_spawn` whose value is put into the environment of what is spawned, wherever that
+    /// is, and stands in no argument list on the way.
+    pub(super) environment_key: Option<&'static str>,
     /// The program through which it spawns.
     pub(super) launcher: Launcher,
     /// How it is told where workers go.

@@ -25,7 +25,7 @@ pub(crate) use executable::check_program;
 pub(crate) use hosts::own_name;
 pub(crate) use preflight::check_machine;
 pub use prepare::user_environment;
-pub(crate) use prepare::{prepare, prepared, spawn_info, take_secret};
+pub(crate) use prepare::{prepare, prepared, secret_info, spawn_info, take_secret};
 pub(crate) use program::Initializer;
 pub use program::Program;
 pub(crate) use reach::{Site, ask, outlives_hosts, own_host_info, sites};

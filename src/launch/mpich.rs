@@ -24,6 +24,7 @@ pub(super) const FAMILY: Family = Family {
     }],
     spawn_info: &[],
     secret_variable: None,
+    environment_key: None,
     launcher: Launcher { name: "mpiexec", in_path: true, daemons: HYDRA },
     placement: Placement::Keys {
         keys: &["host"],

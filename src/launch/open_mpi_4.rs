@@ -42,7 +42,9 @@ pub(super) const FAMILY: Family = Family {
     // A worker for each core, and the host beside them, which waits most of the time: there are never slots
     // enough. The key works in a job of mpiexec too, whose launcher has an environment of its own.
     spawn_info: &[("map_by", "slot:OVERSUBSCRIBE")],
-    secret_variable: Some("OMPI_MCA_offshoot_secret"),
+    // Variables that begin with `OMPI_MCA_` do get to other hosts, but in the argument list of their `orted`.
+    secret_variable: None,
+    environment_key: Some("env"),
     launcher: Launcher { name: "orted", in_path: true, daemons: &["orted"] },
     // The first makes a host known, the second has the worker start there and nowhere else. A first spawn on
     // another host takes the own one out of the list for good: "All nodes which are allocated for this job are

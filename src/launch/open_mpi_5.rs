@@ -54,6 +54,7 @@ pub(super) const FAMILY: Family = Family {
     // As with Open MPI 4.
     spawn_info: &[("map_by", "slot:OVERSUBSCRIBE")],
     secret_variable: Some("OMPI_MCA_offshoot_secret"),
+    environment_key: None,
     launcher: Launcher { name: "prte", in_path: false, daemons: &["prte", "prted"] },
     placement: Placement::OwnHostOnly(
         "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs: use \

@@ -1,6 +1,7 @@
 //! Workers on other hosts, and how many of them. `scripts/fake-hosts.sh` and the test set the scene.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -46,6 +47,7 @@ pub(crate) fn tasks_run_on_two_hosts() -> anyhow::Result<()> {
     let begun = Instant::now();
     ensure!(hosts_that_meet(&pool, &folder.path().join("first"), None)? == expected);
     println!("three workers after {:?}", begun.elapsed());
+    ensure!(!stands_in_an_argument_list(&env::var("OFFSHOOT_SECRET")?)?, "others can read the secret");
 
     let begun = Instant::now();
     for (x, doubled) in pool.map((0..2000).map(double)).enumerate() {
@@ -76,6 +78,14 @@ fn hosts_that_meet(
         *hosts.entry(result(handle)?).or_insert(0) += 1;
     }
     Ok(hosts)
+}
+
+/// Whether a process of either host has this in its arguments. Here the processes of h2 are seen too.
+fn stands_in_an_argument_list(secret: &str) -> anyhow::Result<bool> {
+    ensure!(secret.len() == 32);
+    let folders = fs::read_dir("/proc")?.flatten();
+    let mut lists = folders.filter_map(|folder| fs::read(folder.path().join("cmdline")).ok());
+    Ok(lists.any(|list| list.windows(secret.len()).any(|part| part == secret.as_bytes())))
 }
 
 /// The test has set the variables of Slurm to three cores on this host, in a step that has one task.

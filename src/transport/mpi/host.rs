@@ -313,8 +313,9 @@ fn spawn_guard(
     let arguments = launch::guard_arguments(address, ticket);
     let arguments: Vec<CString> =
         arguments.iter().map(|argument| text(argument.as_bytes())).collect::<Result<_, _>>()?;
-    let host = host.iter().map(|(key, value)| (*key, value.as_str()));
-    let hints = launch::spawn_info().iter().copied().chain(host);
+    let secret = launch::secret_info();
+    let ours = host.iter().chain(&secret).map(|(key, value)| (*key, value.as_str()));
+    let hints = launch::spawn_info().iter().copied().chain(ours);
     let hints = hints.map(|(key, value)| Ok((text(key.as_bytes())?, text(value.as_bytes())?)));
     let hints: Vec<_> = hints.collect::<Result<_, String>>()?;
     let spawned = Info::new().and_then(|mut info| {
