@@ -20,15 +20,14 @@ pub(crate) struct Arguments {
     /// File with one command a line; standard input if absent or `-`.
     pub(crate) file: Option<PathBuf>,
 
-    /// How many workers to keep at least and to have at most; one number is the most. [default: one a core, of this
-    /// machine, of the allocation of Slurm or of the hosts of --hostfile]
+    /// How many workers to keep at least and to have at most; one number is the most. [default: one a core]
     #[arg(short = 'j', long, value_name = "MIN..MAX")]
     pub(crate) workers: Option<Workers>,
 
     /// File with the hosts to run lines on: `node1 slots=4` or `node1:4`, one a line, filled in this order.
     ///
     /// Without it, the file that OFFSHOOT_HOSTFILE names. In an allocation of Slurm it chooses among the
-    /// allocated hosts, which are all used without it. The hosts are reached as the MPI reaches them, by `ssh`
+    /// allocated hosts, all of which are used without it. The default of --workers is the number of slots. The hosts are reached as the MPI reaches them, by `ssh`
     /// without a password as a rule, and have `offshoot` and this directory at the same paths.
     #[arg(long, value_name = "FILE")]
     pub(crate) hostfile: Option<PathBuf>,

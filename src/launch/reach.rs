@@ -23,6 +23,8 @@ use crate::slots::{HostSlots, Slots, SlotsError, Source};
 const CHECK: &str = "other hosts";
 /// How long a host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The exit code of a host that lacks the executable; ssh itself ends with 255, and others with 1.
+const MISSING: i32 = 97;
 /// Hosts that are asked at once.
 const AT_ONCE: usize = 32;
 
@@ -204,7 +206,7 @@ fn ask_through(agent: &[String], host: &str, executable: &str) -> Result<(), Fin
         // Nobody is there to type a password.
         command.args(["-o", "BatchMode=yes"]);
     }
-    command.arg(host).arg(format!("test -x '{}'", executable.replace('\'', r"'\''")));
+    command.arg(host).arg(format!("test -x '{}' || exit {MISSING}", executable.replace('\'', r"'\''")));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     let remedy = format!("type `{by_hand}`: it must end at once, without a question and with exit code 0");
     let mut child = match command.spawn() {
@@ -221,7 +223,7 @@ fn ask_through(agent: &[String], host: &str, executable: &str) -> Result<(), Fin
     };
     match status.map(|status| status.code()) {
         Some(Some(0)) => Ok(()),
-        Some(Some(1)) => refuse(
+        Some(Some(MISSING)) => refuse(
             format!("`{host}` does not have this executable at `{executable}`"),
             "copy it there, or start it from a folder that all hosts share".to_owned(),
         ),
@@ -249,7 +251,10 @@ mod tests {
     #[test]
     fn a_host_that_answers_is_fine() {
         assert_eq!(verdict("exit 0"), Ok(()));
-        assert_eq!(verdict(r#"[ "$1" = n7 ] && [ "$2" = "test -x '/opt/it'\\''s here/model'" ]"#), Ok(()));
+        assert_eq!(
+            verdict(r#"[ "$1" = n7 ] && [ "$2" = "test -x '/opt/it'\\''s here/model' || exit 97" ]"#),
+            Ok(())
+        );
     }
 
     #[test]
@@ -259,7 +264,7 @@ mod tests {
             refused.contains("`n7` cannot be reached") && refused.contains("agent n7 true`"),
             "{refused}"
         );
-        let refused = verdict("exit 1").expect_err("the executable is missing");
+        let refused = verdict("exit 97").expect_err("the executable is missing");
         assert!(refused.contains("does not have this executable"), "{refused}");
         let missing = ask_through(&["/no/such/agent".to_owned()], "n7", "/x").expect_err("there is none");
         assert!(missing.found.contains("does not start"), "{missing}");

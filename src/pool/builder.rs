@@ -173,12 +173,12 @@ impl Builder {
             }
             Backend::Loopback(registry) => in_memory(config, self.program, self.queue_max, registry)?,
         };
-        Ok(Pool::new(shared, config.workers_max, source, slots))
+        Ok(Pool::on(slots, shared, config.workers_max, source))
     }
 
     /// Refuses more workers than fit, where somebody else counts on it that they do. On a machine of one's own
     /// they only slow each other down.
-    fn check_slots(&self, slots: &Slots, workers: u32) -> Result<(), SlotsError> {
+    pub(super) fn check_slots(&self, slots: &Slots, workers: u32) -> Result<(), SlotsError> {
         let total = slots.total();
         match slots.source {
             _ if workers <= total || self.oversubscribe => Ok(()),
@@ -192,7 +192,7 @@ impl Builder {
         }
     }
 
-    fn config(&self, slots: &Slots) -> Result<Config, BuildError> {
+    pub(super) fn config(&self, slots: &Slots) -> Result<Config, BuildError> {
         let setting = |text: &str| Err(BuildError::Setting(text.to_owned()));
         let workers_min = match self.workers.0 {
             Bound::Included(min) => min,

@@ -86,11 +86,16 @@ impl Pool {
         Builder::default()
     }
 
-    pub(crate) fn new(
+    #[cfg(test)]
+    pub(crate) fn new(shared: Arc<Shared>, workers_max: u32) -> Self {
+        Self::on(Slots::of_cores(), shared, workers_max, Source::User)
+    }
+
+    pub(crate) fn on(
+        slots: Slots,
         shared: Arc<Shared>,
         workers_max: u32,
         workers_max_source: Source,
-        slots: Slots,
     ) -> Self {
         let (programs, adding) = (AtomicU32::new(1), Mutex::new(()));
         let inner = Inner { shared, workers_max, workers_max_source, slots, programs, adding };

@@ -96,7 +96,12 @@ impl MpiTransport {
         let site =
             self.places.take(worker).cloned().ok_or_else(|| unreachable("there is no host".to_owned()))?;
         for host in self.places.to_ask(worker, !launch::outlives_hosts()) {
-            launch::ask(&host).map_err(|finding| unreachable(finding.to_string()))?;
+            launch::ask(&host).map_err(|finding| {
+                let is_another = host != site.host.name;
+                let why =
+                    if is_another { "; while it is gone, this MPI starts no worker anywhere" } else { "" };
+                unreachable(format!("{finding}{why}"))
+            })?;
             self.places.trust(&host);
         }
         let control = self.runtime.control();
