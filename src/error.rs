@@ -230,6 +230,18 @@ pub enum SpawnCause {
     Unknown,
 }
 
+impl SpawnCause {
+    /// Whether another try would fail alike. The others are made a few times, with a pause between them.
+    pub(crate) fn is_lasting(self) -> bool {
+        match self {
+            Self::Executable | Self::Overdue | Self::NoWorker | Self::Mismatch => true,
+            // Another try may be on another host.
+            Self::Host => false,
+            Self::NotStarted | Self::Ended | Self::Initializer | Self::Mpi | Self::Unknown => false,
+        }
+    }
+}
+
 /// A start that failed: [`SpawnCause`] and what to tell the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SpawnFailure {

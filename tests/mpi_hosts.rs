@@ -12,7 +12,10 @@ fn tasks_run_on_two_hosts() {
         println!("SKIPPED, because {reason}: workers on two hosts");
         return;
     }
-    let said = Scenario::new("tasks_run_on_two_hosts").within("scripts/fake-hosts.sh").limit(90).run();
+    let said = Scenario::new("tasks_run_on_two_hosts")
+        .launched(&[concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/fake-hosts.sh")])
+        .limit(90)
+        .run();
     print!("{said}");
 }
 
@@ -41,8 +44,8 @@ fn missing() -> Option<String> {
 fn slots_come_from_slurm() {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     Scenario::new("slots_come_from_slurm")
-        .variable("SLURM_JOB_NODELIST", name)
-        .variable("SLURM_JOB_CPUS_PER_NODE", "3")
-        .variable("SLURM_TASKS_PER_NODE", "1")
+        .env("SLURM_JOB_NODELIST", name)
+        .env("SLURM_JOB_CPUS_PER_NODE", "3")
+        .env("SLURM_TASKS_PER_NODE", "1")
         .run();
 }

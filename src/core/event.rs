@@ -18,8 +18,8 @@ pub(crate) enum Event {
     /// Its time to become ready begins now.
     Spawned { worker: WorkerId },
     /// A worker did not come to be: the spawn failed, its hello was refused, or its initializer failed.
-    /// The driver has already closed whatever there was of it.
-    SpawnFailed { worker: WorkerId },
+    /// The driver has already closed whatever there was of it. `lasting`: the next one would fail alike.
+    SpawnFailed { worker: WorkerId, lasting: bool },
     /// Hello accepted, initializer done: the worker takes tasks.
     Ready { worker: WorkerId },
     /// The worker answered a task, in whatever way; `ran` is the time that it took there.

@@ -27,6 +27,8 @@ pub(super) struct Health {
 pub(super) enum Blame {
     /// Only the program, or the machine.
     Program,
+    /// The same, and another try would end alike: it is hopeless at once.
+    Lasting,
     /// The task that the worker was running, too.
     Task,
 }
@@ -41,6 +43,7 @@ impl Health {
         self.strikes = self.strikes.saturating_add(1);
         match blame {
             Blame::Program => self.failures = self.failures.saturating_add(1),
+            Blame::Lasting => self.failures = self.failures.max(config.spawn_failures_max),
             Blame::Task => {}
         }
         self.retry_at = Some(now + backoff(self.strikes, config));

@@ -60,7 +60,8 @@ fn event(words: &[&str]) -> Event {
         }
         ["cancel", t] => Event::Cancel { task: task(t) },
         ["spawned", w] => Event::Spawned { worker: worker(w) },
-        ["failed", w] => Event::SpawnFailed { worker: worker(w) },
+        ["failed", w] => Event::SpawnFailed { worker: worker(w), lasting: false },
+        ["failed", w, "for", "good"] => Event::SpawnFailed { worker: worker(w), lasting: true },
         ["ready", w] => Event::Ready { worker: worker(w) },
         ["answers", w, t, ran] => Event::Answered { worker: worker(w), task: task(t), ran: duration(ran) },
         ["lost", w] => Event::Lost { worker: worker(w) },
@@ -312,10 +313,27 @@ fn a_start_that_takes_too_long_is_given_up() {
         1,
         "
         0ms    submit t0  | spawn w0
-        30s    until      | abandon w0
-        31s    ready w0   | spawn w1
+        30s    until      | abandon w0, t0 spawn-failed
+        31s    ready w0   |
         31s    failed w0  |
-        32s    ready w1   | send w1 t0
+        32s    submit t1  | spawn w1
+        33s    ready w1   | send w1 t1
+    ",
+    );
+}
+
+#[test]
+fn a_start_that_would_fail_again_is_not_tried_again() {
+    play(
+        workers(0, 2),
+        1,
+        "
+        0ms    submit t0           | spawn w0
+        0ms    submit t1           |
+        10ms   failed w0 for good  | t0 spawn-failed, t1 spawn-failed
+        10ms   next never
+        500ms  submit t2           | spawn w1
+        600ms  ready w1            | send w1 t2
     ",
     );
 }

@@ -101,7 +101,7 @@ impl Scheduler {
             Event::Submit { task, program, kind } => self.on_submit(task, program, kind),
             Event::Cancel { task } => self.on_cancel(task),
             Event::Spawned { worker } => self.on_spawned(worker),
-            Event::SpawnFailed { worker } => self.on_spawn_failed(worker),
+            Event::SpawnFailed { worker, lasting } => self.on_spawn_failed(worker, lasting),
             Event::Ready { worker } => self.on_ready(worker),
             Event::Answered { worker, task, ran } => self.on_answered(worker, task, ran),
             Event::Lost { worker } => self.on_lost(worker),
@@ -168,11 +168,11 @@ impl Scheduler {
     }
 
     /// The driver has closed the worker itself; anybody else would be abandoned.
-    fn on_spawn_failed(&mut self, id: WorkerId) {
+    fn on_spawn_failed(&mut self, id: WorkerId, lasting: bool) {
         match self.workers.get(&id).map(|worker| &worker.state) {
             Some(State::Starting { .. }) => {
                 let worker = self.forget(id).expect("it was there a line ago");
-                self.on_start_failed(&worker);
+                self.on_start_failed(&worker, if lasting { Blame::Lasting } else { Blame::Program });
             }
             Some(State::Idle | State::Busy(_) | State::Draining(_) | State::Retiring) => self.on_lost(id),
             None => {}
@@ -237,7 +237,7 @@ impl Scheduler {
         };
         self.actions.push_back(Action::Abandon { worker: id });
         match &worker.state {
-            State::Starting { .. } => self.on_start_failed(&worker),
+            State::Starting { .. } => self.on_start_failed(&worker, Blame::Program),
             State::Idle => {
                 self.counted.losses += 1;
                 self.on_unproven_loss(&worker, Blame::Program);
@@ -251,11 +251,18 @@ impl Scheduler {
         }
     }
 
-    fn on_start_failed(&mut self, worker: &Worker) {
+    /// It was not ready in time, and another would hardly be. Whoever waits has waited long enough.
+    fn on_overdue(&mut self, id: WorkerId) {
+        let worker = self.forget(id).expect("it stands in the line of those that start");
+        self.actions.push_back(Action::Abandon { worker: id });
+        self.on_start_failed(&worker, Blame::Lasting);
+    }
+
+    fn on_start_failed(&mut self, worker: &Worker, blame: Blame) {
         self.counted.spawn_failures += 1;
         let (now, config) = (self.now, self.config);
         let program = self.program(worker.program);
-        program.health.on_failure(worker.round, Blame::Program, now, &config);
+        program.health.on_failure(worker.round, blame, now, &config);
         if program.health.is_hopeless(&config) && program.workers() == 0 {
             self.fail_waiting(worker.program, Resolution::SpawnFailed);
         }
@@ -322,7 +329,7 @@ impl Scheduler {
         while let Some((worker, since)) = self.starting.first()
             && since + spawn_timeout <= self.now
         {
-            self.on_lost(worker);
+            self.on_overdue(worker);
         }
         while let Some((worker, since)) = self.retiring.first()
             && since + retire_timeout <= self.now

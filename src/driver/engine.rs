@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::Turn;
 use crate::task::panic_message;
-use crate::transport::{Doorbell, Patience};
+use crate::transport::{Doorbell, Patience, Pulse};
 
 /// What an engine sees of a driver.
 pub(crate) trait Turnable {
@@ -44,33 +44,42 @@ pub(crate) enum Ending {
     Unclean,
 }
 
-/// Turns `drivers`, and those admitted later. Returns when it is told to finish, or, if nobody can
+/// Turns `drivers`, and those admitted later, with a beat of the pulse each time. Returns when it is told to finish, or, if nobody can
 /// ask for anything (`requests` is disconnected), when the last driver has ended.
 pub(crate) fn run<R>(
     doorbell: &Doorbell,
+    pulse: &Pulse,
     requests: &Receiver<Request<R>>,
     resource: &R,
     drivers: Vec<Box<dyn Turnable>>,
 ) -> Ending {
+    let sleep = |until, is_needed: &dyn Fn() -> bool| {
+        pulse.sleeps();
+        doorbell.sleep(until, is_needed);
+        pulse.wakes();
+    };
+    pulse.wakes();
     let mut engine = Engine { requests, drivers, ending: Ending::Clean, finish_by: None, is_open: true };
     let mut patience = Patience::new();
     loop {
+        pulse.beat();
         engine.take_requests(resource);
         let rest = engine.turn_all();
         if let Some(ending) = engine.is_over() {
+            pulse.sleeps();
             return ending;
         }
         match rest {
             Rest::None => patience.reset(),
             Rest::Polling { until } => {
-                if let Some(sleep) = patience.pause() {
-                    let until = until.into_iter().chain([Instant::now() + sleep]).min();
-                    doorbell.sleep(until, || engine.is_anything_new());
+                if let Some(nap) = patience.pause() {
+                    let until = until.into_iter().chain([Instant::now() + nap]).min();
+                    sleep(until, &|| engine.is_anything_new());
                 }
             }
             Rest::Asleep { until } => {
                 let until = until.into_iter().chain(engine.finish_by).min();
-                doorbell.sleep(until, || engine.is_anything_new());
+                sleep(until, &|| engine.is_anything_new());
                 patience.reset();
             }
         }

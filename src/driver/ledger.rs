@@ -27,6 +27,8 @@ pub(super) struct Ledger {
     /// Why the last start of each program failed.
     failed_starts: FxHashMap<ProgramId, SpawnFailure>,
     losses: VecDeque<(WorkerId, String)>,
+    /// Tasks that have ended, and whose handles are told so at the end of the turn.
+    pub(super) settled: Vec<(Promise, Settled)>,
 }
 
 struct Entry {
@@ -89,20 +91,20 @@ impl Ledger {
         self.losses.push_back((worker, reason));
     }
 
-    /// Closes a task's entry and tells how its promise is to be settled. `hint` explains why a worker does
+    /// Closes a task's entry; its promise is settled at the end of the turn. `hint` explains why a worker does
     /// not know a task.
     pub(super) fn resolve(
         &mut self,
         task: TaskId,
         resolution: Resolution,
         hint: impl FnOnce(WorkerId, &'static Definition) -> String,
-    ) -> (Promise, Settled) {
+    ) {
         let entry = self.entries.remove(&task).expect("the core resolves each task once");
-        let settled = self.settle(&entry, resolution, hint);
-        (entry.promise, settled.map(|bytes| Answer { bytes, place: entry.place }))
+        let settled = self.outcome(&entry, resolution, hint);
+        self.settled.push((entry.promise, settled.map(|bytes| Answer { bytes, place: entry.place })));
     }
 
-    fn settle(
+    fn outcome(
         &self,
         entry: &Entry,
         resolution: Resolution,

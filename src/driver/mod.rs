@@ -3,12 +3,15 @@
 //! A turn is a handful of named steps: take commands, poll the transport, fire timers, perform what the
 //! core asks for, flush what that wrote, settle what has ended. `engine` turns drivers on a thread and
 //! puts it to sleep; `ledger` keeps what the core knows only by id (arguments, promises), `roster` what is
-//! known of each worker (its host, its tasks, its unsent window).
+//! known of each worker (its host, its tasks, its unsent window). `books` keeps the ledger while MPI calls are
+//! made, and `watchdog` finds it there when one of them never returns.
 
+mod books;
 mod engine;
 mod ledger;
 pub(crate) mod mpi_thread;
 mod roster;
+mod watchdog;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
 
+pub(crate) use books::Books;
 pub(crate) use engine::{Ending, Turnable, run as run_drivers};
 use ledger::Ledger;
 use roster::{Loss, Roster, Said};
@@ -24,7 +28,7 @@ use crate::core::{Action, Config, Event, Resolution, Scheduler, ShutdownMode, Ti
 use crate::error::{SpawnCause, SpawnFailure, TaskError};
 use crate::ids::{ProgramId, TaskId, WorkerId};
 use crate::launch::Program;
-use crate::pool::{Promise, Settled, Shared};
+use crate::pool::{Promise, Shared};
 use crate::task::Definition;
 use crate::transport::{Report, Transport};
 use crate::wire::message::{AnswerMessage, FromWorker, Outcome};
@@ -80,6 +84,12 @@ pub(crate) enum Turn {
     Closed,
 }
 
+/// Something to be done for one worker that takes MPI calls.
+enum Errand {
+    Send(WorkerId, Vec<u8>),
+    Disconnect(WorkerId),
+}
+
 /// The most steps between two looks at the commands, so that no flood of one starves the other.
 const COMMANDS_A_TURN: usize = 1024;
 
@@ -95,7 +105,11 @@ pub(crate) struct Driver<T> {
     core: Scheduler,
     transport: T,
     commands: Receiver<Command>,
+    /// Where the ledger lies while MPI calls are made.
+    books: Arc<Books>,
+    /// The ledger while none are made; empty otherwise.
     ledger: Ledger,
+    has_ledger: bool,
     roster: Roster,
     programs: Vec<Program>,
     shared: Arc<Shared>,
@@ -103,8 +117,8 @@ pub(crate) struct Driver<T> {
     /// The time of what the core is being told.
     clock: Time,
     reports: Vec<Report>,
-    /// Tasks that have ended, and whose handles are told so at the end of the turn.
-    settled: Vec<(Promise, Settled)>,
+    /// What follows from the reports of a turn for single workers, and needs MPI calls.
+    errands: Vec<Errand>,
     /// When the core closed, and the wait for workers that it does not count any more began.
     closed: Option<Instant>,
 }
@@ -119,23 +133,44 @@ impl<T: Transport> Driver<T> {
         shared: Arc<Shared>,
     ) -> Self {
         shared.note_driver();
+        let books = Arc::new(Books::new(commands.clone(), Arc::clone(&shared)));
         let mut driver = Self {
             core: Scheduler::new(config, 1),
             transport,
             commands,
+            books,
             ledger: Ledger::default(),
+            has_ledger: false,
             roster: Roster::default(),
             programs: vec![program],
             shared,
             started: Instant::now(),
             clock: Time::ZERO,
             reports: Vec::new(),
-            settled: Vec::new(),
+            errands: Vec::new(),
             closed: None,
         };
         // The first event starts the workers that the pool is to have from the beginning.
         driver.tell(Event::Tick);
         driver
+    }
+
+    /// What a watchdog needs to end this pool if its thread does not come back.
+    pub(crate) fn books(&self) -> Arc<Books> {
+        Arc::clone(&self.books)
+    }
+
+    /// Takes the ledger for what follows, in which no MPI call is made. False if it was given up.
+    fn open_books(&mut self) -> bool {
+        let ledger = self.books.take();
+        self.has_ledger = ledger.is_some();
+        self.ledger = ledger.unwrap_or_default();
+        self.has_ledger
+    }
+
+    fn close_books(&mut self) {
+        self.has_ledger = false;
+        self.books.bring_back(std::mem::take(&mut self.ledger));
     }
 
     fn take_commands(&mut self) -> bool {
@@ -166,7 +201,7 @@ impl<T: Transport> Driver<T> {
             // Nobody waits any more for the workers that were not begun.
             for worker in self.transport.cancel_spawns() {
                 self.roster.forget(worker);
-                self.tell(Event::SpawnFailed { worker });
+                self.tell(Event::SpawnFailed { worker, lasting: false });
             }
         }
     }
@@ -180,9 +215,9 @@ impl<T: Transport> Driver<T> {
         self.tell(Event::Submit { task, program, kind });
     }
 
-    fn poll_transport(&mut self) -> bool {
+    /// Tells the core what the transport reports.
+    fn take_reports(&mut self) {
         let mut reports = std::mem::take(&mut self.reports);
-        let any = self.transport.poll(&mut reports);
         self.set_clock_for_arrivals();
         for report in reports.drain(..) {
             match report {
@@ -193,7 +228,6 @@ impl<T: Transport> Driver<T> {
             }
         }
         self.reports = reports;
-        any
     }
 
     fn on_frame(&mut self, worker: WorkerId, bytes: Bytes) {
@@ -202,15 +236,15 @@ impl<T: Transport> Driver<T> {
             Err(error) => return self.on_lost(worker, SpawnCause::Mismatch, error.to_string()),
         };
         match self.roster.hear(worker, message) {
-            Said::Welcome(frame) => self.transport.send(worker, frame),
+            Said::Welcome(frame) => self.errands.push(Errand::Send(worker, frame)),
             Said::Ready => self.tell(Event::Ready { worker }),
             Said::Unfit { failure, retire } => {
-                self.transport.send(worker, retire);
+                self.errands.push(Errand::Send(worker, retire));
                 self.on_spawn_failed(worker, failure);
             }
             Said::Answers(answers) => answers.into_iter().for_each(|answer| self.on_answer(worker, answer)),
             Said::Bye { known_gone } => {
-                self.transport.disconnect(worker);
+                self.errands.push(Errand::Disconnect(worker));
                 if !known_gone {
                     self.tell(Event::Gone { worker });
                 }
@@ -231,10 +265,11 @@ impl<T: Transport> Driver<T> {
 
     fn on_spawn_failed(&mut self, worker: WorkerId, failure: SpawnFailure) {
         tracing::warn!("{worker} could not be started: {}", failure.reason);
+        let lasting = failure.cause.is_lasting();
         if let Some(program) = self.roster.end_start(worker) {
             self.ledger.note_failed_start(program, failure);
         }
-        self.tell(Event::SpawnFailed { worker });
+        self.tell(Event::SpawnFailed { worker, lasting });
     }
 
     /// A worker died, or said what makes no sense. Before it was ready, that is a failed start, for `cause`.
@@ -325,19 +360,26 @@ impl<T: Transport> Driver<T> {
 
     fn resolve(&mut self, task: TaskId, resolution: Resolution) {
         let hint = |worker, definition| self.roster.explain_unknown(worker, definition);
-        self.settled.push(self.ledger.resolve(task, resolution, hint));
+        self.ledger.resolve(task, resolution, hint);
     }
 
+    /// Makes the MPI calls that the turn has come to.
     fn flush(&mut self) {
         let transport = &mut self.transport;
+        for errand in self.errands.drain(..) {
+            match errand {
+                Errand::Send(worker, frame) => transport.send(worker, frame),
+                Errand::Disconnect(worker) => transport.disconnect(worker),
+            }
+        }
         self.roster.flush(|worker, frame| transport.send(worker, frame));
     }
 
     /// Gives the answers to whoever waits for them. Last, so that who has a result finds its task counted
     /// in the stats, and its place in the queue free.
     fn settle(&mut self) {
-        self.shared.gate.leave(self.settled.len());
-        self.settled.drain(..).for_each(|(promise, settled)| promise.settle(settled));
+        self.shared.gate.leave(self.ledger.settled.len());
+        self.ledger.settled.drain(..).for_each(|(promise, settled)| promise.settle(settled));
     }
 
     /// Whether the core has closed and the workers that it had done with before are gone too.
@@ -366,21 +408,33 @@ impl<T: Transport> Driver<T> {
 
 impl<T: Transport> Turnable for Driver<T> {
     fn turn(&mut self) -> Turn {
-        let mut any = self.poll_transport();
+        let mut any = self.transport.poll(&mut self.reports);
+        if !self.open_books() {
+            return Turn::Closed;
+        }
+        self.take_reports();
         self.clock = self.now();
         any |= self.take_commands();
         self.fire_timers();
         any |= self.perform_actions();
+        self.close_books();
         self.flush();
-        if any {
+        if any || self.closed.is_some() {
+            if !self.open_books() {
+                return Turn::Closed;
+            }
             self.shared.publish(&self.core.stats());
             self.settle();
-        }
-        if self.is_over() {
-            self.shared.end("it was shut down");
-            // What was on its way in is told so.
-            self.take_commands();
-            return Turn::Closed;
+            let is_over = self.is_over();
+            if is_over {
+                self.shared.end("it was shut down");
+                // What was on its way in is told so.
+                self.take_commands();
+            }
+            self.close_books();
+            if is_over {
+                return Turn::Closed;
+            }
         }
         if any {
             return Turn::Active;
@@ -400,25 +454,11 @@ impl<T: Transport> Turnable for Driver<T> {
     }
 
     fn fail(&mut self, reason: &str) {
-        // First the gate, so that whoever waits there is told; then everything that was let in.
-        self.shared.end(reason);
-        self.settle();
-        let reason: Arc<str> = reason.into();
-        self.ledger.fail(&reason);
-        let fail = |submission: Submission| {
-            let origin = submission.promise.origin(None);
-            submission.promise.settle(Err(TaskError::PoolFailed { origin, reason: Arc::clone(&reason) }));
-        };
-        for command in self.commands.try_iter() {
-            match command {
-                Command::Submit(submission) => fail(submission),
-                Command::SubmitAll(submissions) => submissions.into_iter().for_each(fail),
-                Command::Cancel(_)
-                | Command::CancelAll(_)
-                | Command::AddProgram(_)
-                | Command::Shutdown(_) => {}
-            }
+        // Where it panicked decides who has the ledger.
+        if self.has_ledger {
+            self.close_books();
         }
+        self.books.give_up(reason);
     }
 }
 
@@ -427,6 +467,7 @@ impl<T> Drop for Driver<T> {
         // However it came to this (a panic on the way, the end of the process), nobody waits for ever:
         // promises that are dropped settle themselves.
         self.shared.end("its thread ended");
+        drop(self.books.take_for_good());
     }
 }
 

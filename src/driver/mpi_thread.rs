@@ -10,10 +10,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
 
 use super::Ending;
 use super::engine::{self, Request, Turnable};
+use super::watchdog::Watchdog;
 use crate::error::BuildError;
 use crate::launch;
 use crate::process;
@@ -22,25 +23,29 @@ use crate::transport::mpi::Runtime;
 
 /// How long the end of the process waits for pools that nobody has shut down.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
+/// How often whoever waits for the MPI thread looks whether it has been given up.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The handle to the MPI thread.
 #[derive(Clone)]
 pub(crate) struct MpiThread {
     requests: Sender<Request<Rc<Runtime>>>,
     doorbell: Arc<Doorbell>,
+    watchdog: Arc<Watchdog>,
 }
 
 /// The MPI thread, or why there is none. MPI has one life per process, so either is for ever.
 static MPI_THREAD: Mutex<Option<Result<MpiThread, BuildError>>> = Mutex::new(None);
 
 impl MpiThread {
-    /// The MPI thread, started if it is not there yet.
-    pub(crate) fn get() -> Result<Self, BuildError> {
+    /// The MPI thread, started if it is not there yet, which `MPI_Init` may take so long for.
+    pub(crate) fn get(init_timeout: Duration) -> Result<Self, BuildError> {
         let mut started = MPI_THREAD.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(result) = &*started {
-            return result.clone();
+            let thread = result.clone()?;
+            return thread.watchdog.verdict().map(|()| thread);
         }
-        let result = start();
+        let result = start(init_timeout);
         // A thread that could not be started now may be another time; what MPI says is for ever.
         if !matches!(
             result,
@@ -66,8 +71,18 @@ impl MpiThread {
         };
         let _ = self.requests.send(Request::Admit(Box::new(build)));
         self.doorbell.ring();
-        // If the thread has ended, so have MPI and, presently, the process.
-        admitted.recv().unwrap_or(Err(BuildError::Finalized))
+        loop {
+            match admitted.recv_timeout(LOOK_EVERY) {
+                Ok(usable) => return usable,
+                // If the thread has ended, so have MPI and, presently, the process.
+                Err(RecvTimeoutError::Disconnected) => return Err(BuildError::Finalized),
+                Err(RecvTimeoutError::Timeout) => self.watchdog.verdict()?,
+            }
+        }
+    }
+
+    pub(crate) fn watchdog(&self) -> &Arc<Watchdog> {
+        &self.watchdog
     }
 
     pub(crate) fn doorbell(&self) -> Arc<Doorbell> {
@@ -75,34 +90,53 @@ impl MpiThread {
     }
 }
 
-fn start() -> Result<MpiThread, BuildError> {
+fn start(init_timeout: Duration) -> Result<MpiThread, BuildError> {
     let prepared = launch::prepared().ok_or(BuildError::NotInitialized)?;
     launch::check_machine(prepared).map_err(BuildError::Preflight)?;
     let doorbell = Arc::new(Doorbell::default());
     let (requests, inbox) = unbounded();
     let (report, started) = bounded(1);
     let bell = Arc::clone(&doorbell);
+    let watchdog = Watchdog::start().map_err(|error| BuildError::System(error.to_string()))?;
+    let watched = Arc::clone(&watchdog);
     let body = move || {
         process::block_terminal_signals();
-        let runtime = match Runtime::start(Arc::clone(&bell)) {
+        let pulse = watched.pulse();
+        let runtime = match Runtime::start(Arc::clone(&bell), Arc::clone(pulse)) {
             Ok(runtime) => Rc::new(runtime),
             Err(error) => return drop(report.send(Err(error))),
         };
+        watched.know_killer(runtime.control().killer());
         let _ = report.send(Ok(()));
-        let ending = engine::run(&bell, &inbox, &runtime, Vec::new());
-        end(ending, runtime);
+        let ending = engine::run(&bell, pulse, &inbox, &runtime, Vec::new());
+        if watched.verdict().is_ok() {
+            end(ending, runtime);
+        }
     };
     thread::Builder::new()
         .name("offshoot MPI".to_owned())
         .spawn(body)
         .map_err(|error| BuildError::System(error.to_string()))?;
-    started
-        .recv()
-        .unwrap_or_else(|_| Err(BuildError::Mpi("the MPI thread panicked while it started".to_owned())))?;
+    started.recv_timeout(init_timeout).unwrap_or_else(|error| {
+        Err(match error {
+            RecvTimeoutError::Disconnected => {
+                BuildError::Mpi("the MPI thread panicked while it started".to_owned())
+            }
+            RecvTimeoutError::Timeout => BuildError::Stuck(init_overdue(init_timeout)),
+        })
+    })?;
     // After MPI_Init, so that it runs before what MPI and its libraries have registered.
     STARTED_IN.store(std::process::id(), Ordering::Relaxed);
     process::at_exit(finish);
-    Ok(MpiThread { requests, doorbell })
+    Ok(MpiThread { requests, doorbell, watchdog })
+}
+
+fn init_overdue(limit: Duration) -> String {
+    let others = launch::Job::of_this_process().filter(|job| job.size > 1).map(|job| {
+        let launch::Job { rank, size } = job;
+        format!(": this process is rank {rank} of {size} of a job, and all of them must call it")
+    });
+    format!("MPI_Init had not returned after {limit:?}{}", others.unwrap_or_default())
 }
 
 /// Ends MPI, and tells whoever ends the process. Even where workers are still connected: without
@@ -131,11 +165,21 @@ fn finish() {
         return;
     }
     let Some(Ok(thread)) = &*MPI_THREAD.lock().unwrap_or_else(PoisonError::into_inner) else { return };
+    // One that was given up does not come back. Its MPI cannot be finalized, which hydra would punish.
+    if thread.watchdog.verdict().is_err() {
+        return launch::kill_daemons();
+    }
     if thread.requests.send(Request::Finish { grace: EXIT_GRACE }).is_err() {
         return;
     }
     thread.doorbell.ring();
     let ended = ENDED.0.lock().unwrap_or_else(PoisonError::into_inner);
     // A little longer than the grace: MPI_Finalize itself takes a while.
-    let _ = ENDED.1.wait_timeout_while(ended, 2 * EXIT_GRACE, |ended| !*ended);
+    let (ended, _) = ENDED
+        .1
+        .wait_timeout_while(ended, 2 * EXIT_GRACE, |ended| !*ended)
+        .unwrap_or_else(PoisonError::into_inner);
+    if !*ended {
+        launch::kill_daemons();
+    }
 }

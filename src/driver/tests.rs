@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::engine::{self, Request};
+use super::watchdog::Watchdog;
 use super::*;
 use crate::ids::WorkerId;
 use crate::pool::Pool;
 use crate::task::Registry;
-use crate::transport::Doorbell;
+use crate::transport::{Call, Doorbell, Pulse};
 use crate::wire::codec::CODEC_ID;
 use crate::wire::message::{Hello, ToWorker};
 
@@ -334,7 +335,7 @@ fn a_driver_that_panics_settles_everything_with_the_reason() {
     let first = pool.submit(double(1)).expect("the pool is open");
     let second = pool.submit(double(2)).expect("the pool is open");
     let driver: Box<dyn Turnable> = Box::new(bench.driver.take().expect("it is there"));
-    let ending = engine::run(&Doorbell::default(), &requests.1, &(), vec![driver]);
+    let ending = engine::run(&Doorbell::default(), &Pulse::default(), &requests.1, &(), vec![driver]);
     assert_eq!(ending, Ending::Unclean);
     for handle in [first, second] {
         let error = handle.wait().expect_err("the pool failed");
@@ -364,7 +365,7 @@ fn one_driver_that_panics_leaves_the_others_alone() {
             assert_eq!(fine.wait().expect("it returns"), 2);
             shutdown.shutdown();
         });
-        engine::run(&doorbell, &no_requests().1, &(), drivers);
+        engine::run(&doorbell, &Pulse::default(), &no_requests().1, &(), drivers);
     });
 }
 
@@ -375,8 +376,89 @@ fn an_engine_that_is_told_to_finish_ends_its_pools() {
     let (requests, inbox) = unbounded();
     requests.send(Request::Finish { grace: Duration::from_secs(20) }).expect("the engine listens");
     let driver: Box<dyn Turnable> = Box::new(bench.driver.take().expect("it is there"));
-    assert_eq!(engine::run(&Doorbell::default(), &inbox, &(), vec![driver]), Ending::Clean);
+    assert_eq!(
+        engine::run(&Doorbell::default(), &Pulse::default(), &inbox, &(), vec![driver]),
+        Ending::Clean
+    );
     assert!(handle.wait().is_err());
+}
+
+/// A transport whose spawns return when they are let go, which may be never.
+struct Stuck {
+    watchdog: Arc<Watchdog>,
+    let_go: Receiver<()>,
+    asked: bool,
+}
+
+impl Transport for Stuck {
+    fn spawn(&mut self, _worker: WorkerId, _program: &Program) {
+        self.asked = true;
+    }
+
+    fn send(&mut self, _worker: WorkerId, _frame: Vec<u8>) {}
+
+    fn disconnect(&mut self, _worker: WorkerId) {}
+
+    fn abandon(&mut self, _worker: WorkerId) {}
+
+    fn poll(&mut self, _reports: &mut Vec<Report>) -> bool {
+        if self.asked {
+            let limit = Duration::from_millis(500);
+            let _ = self.watchdog.pulse().during(Call::Spawn, limit, || self.let_go.recv());
+        }
+        false
+    }
+
+    fn cancel_spawns(&mut self) -> Vec<WorkerId> {
+        Vec::new()
+    }
+
+    fn is_pending(&self) -> bool {
+        self.asked
+    }
+
+    fn has_arrived(&self) -> bool {
+        false
+    }
+
+    fn rings(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_thread_that_is_caught_in_mpi_is_given_up_and_everything_resolves() {
+    let watchdog = Watchdog::start().expect("a thread can be started");
+    let doorbell = Arc::<Doorbell>::default();
+    let (commands, inbox) = unbounded();
+    let shared = Arc::new(Shared::new(commands, Arc::clone(&doorbell), 2));
+    let pool = Pool::new(Arc::clone(&shared), 1);
+    let (let_go, held) = unbounded();
+    let engine = std::thread::spawn({
+        let watchdog = Arc::clone(&watchdog);
+        move || {
+            let transport = Stuck { watchdog: Arc::clone(&watchdog), let_go: held, asked: false };
+            let driver = Driver::new(Config::default(), Program::this_executable(), transport, inbox, shared);
+            watchdog.admit(&driver.books());
+            engine::run(&doorbell, watchdog.pulse(), &no_requests().1, &(), vec![Box::new(driver)])
+        }
+    });
+    let first = pool.submit(double(1)).expect("the pool is open");
+    let second = pool.submit(double(2)).expect("the pool is open");
+    // The pool is full: this one waits at the gate, and is told as well.
+    let third = pool.submit(double(3)).expect_err("the pool fails meanwhile");
+    for said in [
+        first.wait().expect_err("it has no worker").to_string(),
+        second.wait().expect_err("it has no worker").to_string(),
+        third.to_string(),
+    ] {
+        assert!(said.contains("MPI_Comm_spawn was given up"), "{said}");
+    }
+    assert!(matches!(watchdog.verdict(), Err(crate::BuildError::Stuck(_))));
+    pool.shutdown();
+    // Should the call return all the same, the thread finds that it is not needed any more.
+    drop(let_go);
+    assert_eq!(engine.join().expect("it does not panic"), Ending::Clean);
 }
 
 /// Nobody asks for anything: the engine ends with its last driver.

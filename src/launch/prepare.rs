@@ -121,6 +121,12 @@ pub(crate) fn take_secret() -> Option<[u8; 16]> {
     process::take_secret(Family::of(&version).and_then(|family| family.secret_variable))
 }
 
+/// Whether `MPI_Finalize` returns although a worker was given up without a disconnect.
+pub(crate) fn finalizes_after_loss() -> bool {
+    let family = prepared().and_then(|prepared| prepared.family);
+    family.is_none_or(|family| family.farewell.finalizes_after_loss)
+}
+
 /// What each `MPI_Comm_spawn` is to be told, as keys and values of its info.
 pub(crate) fn spawn_info() -> &'static [(&'static str, &'static str)] {
     prepared().and_then(|prepared| prepared.family).map_or(&[], |family| family.spawn_info)

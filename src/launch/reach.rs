@@ -28,12 +28,15 @@ const MISSING: i32 = 97;
 /// Hosts that are asked at once.
 const AT_ONCE: usize = 32;
 
+/// Keys and values for `MPI_Comm_spawn`.
+pub(crate) type Hints = Vec<(&'static str, String)>;
+
 /// A host that workers are started on, and what is needed for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Site {
     pub(crate) host: HostSlots,
     /// What `MPI_Comm_spawn` is told so that it starts a worker there.
-    pub(crate) info: Vec<(&'static str, String)>,
+    pub(crate) info: Hints,
     /// This host's address as that one reaches it.
     pub(crate) route: Option<IpAddr>,
     /// Whether it is asked through the remote shell before the MPI tries it.
@@ -85,7 +88,7 @@ pub(crate) fn sites(slots: &Slots, workers: u32) -> Result<Vec<Site>, BuildError
 }
 
 /// What tells the MPI to start a worker on this host, in a process that has workers on others too.
-pub(crate) fn own_host_info() -> Vec<(&'static str, String)> {
+pub(crate) fn own_host_info() -> Hints {
     match prepared().and_then(|prepared| prepared.family).map(|family| &family.placement) {
         Some(Placement::Keys { keys, .. }) => keys.iter().map(|key| (*key, super::own_name())).collect(),
         Some(Placement::OwnHostOnly(_)) | None => vec![],

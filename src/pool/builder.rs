@@ -17,9 +17,9 @@ use crate::error::BuildError;
 use crate::launch::{self, Program, Site};
 use crate::slots::{Slots, SlotsError, Source};
 use crate::task::{Call, Registry, Task};
-use crate::transport::Doorbell;
 use crate::transport::loopback::LoopbackTransport;
 use crate::transport::mpi::MpiTransport;
+use crate::transport::{Doorbell, Pulse};
 
 /// Unfinished tasks that a pool holds before `submit` waits.
 const QUEUE_MAX: usize = 65_536;
@@ -227,13 +227,16 @@ fn on_mpi(
     slots: &Slots,
 ) -> Result<Arc<Shared>, BuildError> {
     let sites: Vec<Site> = launch::sites(slots, config.workers_max)?;
-    let thread = MpiThread::get()?;
+    let thread = MpiThread::get(config.spawn_timeout)?;
+    let watchdog = Arc::clone(thread.watchdog());
     let (commands, inbox) = unbounded();
     let shared = Arc::new(Shared::new(commands, thread.doorbell(), queue_max));
     let driven = Arc::clone(&shared);
     thread.admit(move |runtime| {
         let transport = MpiTransport::new(Rc::clone(runtime), config.spawn_timeout, sites);
-        Box::new(Driver::new(config, program, transport, inbox, driven)) as Box<dyn Turnable>
+        let driver = Driver::new(config, program, transport, inbox, driven);
+        watchdog.admit(&driver.books());
+        Box::new(driver) as Box<dyn Turnable>
     })?;
     Ok(shared)
 }
@@ -253,7 +256,7 @@ fn in_memory(
         let driver: Box<dyn Turnable> = Box::new(Driver::new(config, program, transport, inbox, driven));
         // Nobody can ask this engine for anything: it ends with its one driver.
         let (_, no_requests) = unbounded();
-        run_drivers(&doorbell, &no_requests, &(), vec![driver]);
+        run_drivers(&doorbell, &Pulse::default(), &no_requests, &(), vec![driver]);
     };
     thread::Builder::new()
         .name("offshoot loopback".to_owned())

@@ -13,6 +13,7 @@ use super::{Builder, Pool, as_completed};
 use crate::Program;
 use crate::error::{BuildError, RejectReason, TaskError};
 use crate::ids::{ProgramId, TaskId};
+use crate::slots::{Slots, Source};
 use crate::task::{Call, Context, Registry, Task};
 
 crate::tasks! {
@@ -40,6 +41,7 @@ crate::tasks! {
 
     /// Holds its worker until it is told to stop, and says whether that was by a cancel.
     pub(super) fn hold(context: &mut Context, released: Gate) -> bool {
+        released.reach();
         loop {
             if context.cancelled() {
                 return Ok(true);
@@ -63,6 +65,8 @@ crate::tasks! {
 pub(super) struct Gate(usize);
 
 static GATES: [AtomicBool; 32] = [const { AtomicBool::new(false) }; 32];
+/// Which of them a task stands before.
+static REACHED: [AtomicBool; 32] = [const { AtomicBool::new(false) }; 32];
 static GATE_NEXT: AtomicUsize = AtomicUsize::new(0);
 
 impl Gate {
@@ -72,6 +76,15 @@ impl Gate {
 
     pub(super) fn is_open(self) -> bool {
         GATES[self.0].load(Ordering::SeqCst)
+    }
+
+    /// A task stands before it.
+    pub(super) fn reach(self) {
+        REACHED[self.0].store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_reached(self) -> bool {
+        REACHED[self.0].load(Ordering::SeqCst)
     }
 
     pub(super) fn open(self) {
@@ -355,8 +368,9 @@ fn a_shutdown_lets_everything_finish() {
 #[test]
 fn a_dropped_pool_cancels_what_waits_and_asks_what_runs_to_stop() {
     let pool = pool(1);
-    let running = pool.submit(hold(Gate::new())).expect("the pool is open");
-    until("the task runs", || pool.stats().tasks_held == 1);
+    let gate = Gate::new();
+    let running = pool.submit(hold(gate)).expect("the pool is open");
+    until("the task runs", || gate.is_reached());
     let waiting = pool.submit(double(1)).expect("the pool is open");
     drop(pool);
     assert!(running.wait().expect("it returns"));

@@ -176,9 +176,26 @@ impl Control {
         }
     }
 
+    /// What ends all workers, from any thread.
+    pub(crate) fn killer(&self) -> Killer {
+        Killer { state: Arc::clone(&self.state) }
+    }
+
     /// Nothing more is to be heard of a worker that leaves in order.
     pub(crate) fn forget(&self, ticket: Ticket) {
         self.state.guards().expected.remove(&ticket);
+    }
+}
+
+/// Ends all workers of this process, whose MPI thread cannot do so any more.
+#[derive(Clone)]
+pub(crate) struct Killer {
+    state: Arc<State>,
+}
+
+impl Killer {
+    pub(crate) fn kill_all(&self) {
+        self.state.guards().expected.values_mut().for_each(|expected| expected.say(&ToGuard::Kill));
     }
 }
 

@@ -14,10 +14,12 @@ mod doorbell;
 pub(crate) mod loopback;
 pub(crate) mod mpi;
 mod patience;
+mod pulse;
 pub(crate) mod stream;
 
 pub(crate) use doorbell::Doorbell;
 pub(crate) use patience::Patience;
+pub(crate) use pulse::{Call, Pulse};
 
 /// What the driver asks of a transport. No method blocks on a worker, except `spawn` on MPI, which
 /// lasts as long as `MPI_Comm_spawn` does.

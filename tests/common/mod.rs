@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -22,10 +23,13 @@ const MARK: &str = "OFFSHOOT_SCENARIO";
 /// A host program, what it is expected to do, and within what time.
 pub(crate) struct Scenario {
     program: &'static str,
-    arguments: Vec<&'static str>,
-    wrapper: Option<&'static str>,
-    variables: Vec<(&'static str, String)>,
-    code: i32,
+    arguments: Vec<String>,
+    /// What starts the host, if not the test itself.
+    launcher: Vec<String>,
+    /// Variables to set, or to take out.
+    variables: Vec<(&'static str, Option<String>)>,
+    /// None: any will do.
+    code: Option<i32>,
     limit: Duration,
     patience: Duration,
 }
@@ -33,7 +37,7 @@ pub(crate) struct Scenario {
 impl Scenario {
     /// A scenario of `tests/hosts/`.
     pub(crate) fn new(name: &'static str) -> Self {
-        Self { arguments: vec![name], ..Self::example("scenario_host") }
+        Self { arguments: vec![name.to_owned()], ..Self::example("scenario_host") }
     }
 
     /// One of `examples/`.
@@ -41,9 +45,9 @@ impl Scenario {
         Self {
             program,
             arguments: Vec::new(),
-            wrapper: None,
+            launcher: Vec::new(),
             variables: Vec::new(),
-            code: 0,
+            code: Some(0),
             limit: Duration::from_secs(60),
             // The orted of Open MPI stays for a second or two after a clean end.
             patience: Duration::from_secs(5),
@@ -51,26 +55,38 @@ impl Scenario {
     }
 
     /// One more argument.
-    pub(crate) fn argument(mut self, argument: &'static str) -> Self {
-        self.arguments.push(argument);
+    pub(crate) fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
         self
     }
 
-    /// A script of the project that runs the host.
-    pub(crate) fn within(mut self, script: &'static str) -> Self {
-        self.wrapper = Some(script);
+    /// Has the host started by this command, to which its own is added.
+    pub(crate) fn launched(mut self, launcher: &[&str]) -> Self {
+        self.launcher = launcher.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
-    /// An environment variable of the host.
-    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.variables.push((name, value.into()));
+    /// Sets a variable of the host's environment.
+    pub(crate) fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.push((name, Some(value.into())));
+        self
+    }
+
+    /// Takes a variable out of the host's environment.
+    pub(crate) fn without(mut self, name: &'static str) -> Self {
+        self.variables.push((name, None));
+        self
+    }
+
+    /// Expects no certain exit code.
+    pub(crate) fn any_code(mut self) -> Self {
+        self.code = None;
         self
     }
 
     /// The exit code to expect, instead of 0.
     pub(crate) fn code(mut self, code: i32) -> Self {
-        self.code = code;
+        self.code = Some(code);
         self
     }
 
@@ -93,17 +109,7 @@ impl Scenario {
     /// processes are killed then.
     pub(crate) fn run(self) -> String {
         let executable = built(self.program);
-        let wrapper = self.wrapper.map(|script| Path::new(env!("CARGO_MANIFEST_DIR")).join(script));
-        let mut command = match wrapper {
-            Some(wrapper) => {
-                let mut command = Command::new(wrapper);
-                command.arg(&executable);
-                command
-            }
-            None => Command::new(&executable),
-        };
-        command.args(&self.arguments).envs(self.variables);
-        let mut run = Run::start(command);
+        let mut run = Run::start(&executable, &self);
         let ended = run.wait(self.limit);
         let left = run.wait_for_all(if ended.is_some() { self.patience } else { Duration::ZERO });
         left.iter().for_each(Process::kill);
@@ -112,8 +118,8 @@ impl Scenario {
         let shown = format!("{} {}", self.program, self.arguments.join(" "));
         match ended {
             None => panic!("`{shown}` did not end within its time limit of {:?}{output}", self.limit),
-            Some(status) if status.code() != Some(self.code) => {
-                panic!("`{shown}` ended with {status}, not with code {}{output}", self.code)
+            Some(status) if self.code.is_some_and(|code| status.code() != Some(code)) => {
+                panic!("`{shown}` ended with {status}, not with code {:?}{output}", self.code)
             }
             Some(_) if !left.is_empty() => {
                 panic!("`{shown}` left behind after {:?}: {left:#?}{output}", self.patience)
@@ -151,21 +157,35 @@ struct Run {
 }
 
 impl Run {
-    fn start(mut command: Command) -> Self {
+    fn start(executable: &Path, scenario: &Scenario) -> Self {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let id = format!("{}-{}", process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
         // Files, not pipes: nobody has to read them meanwhile, and no daemon can hold them open.
         let file = |stream| Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{id}.{stream}"));
         let (stdout, stderr) = (file("stdout"), file("stderr"));
         let create = |path| File::create(path).expect("the folder for temporary files is there");
+        let mut words = scenario.launcher.iter().map(OsStr::new).chain([executable.as_os_str()]);
+        let mut command = Command::new(words.next().expect("there is an executable"));
+        command.args(words).args(&scenario.arguments).env(MARK, &id);
+        if scenario.launcher.first().is_some_and(|launcher| launcher == "mpiexec") {
+            // Open MPI's refuses root otherwise. What a host needs itself it is to set itself.
+            for name in ["OMPI_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT"] {
+                command.env(name, "1").env(format!("{name}_CONFIRM"), "1");
+            }
+        }
+        for (name, value) in &scenario.variables {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         let host = command
-            .env(MARK, &id)
             .stdin(Stdio::null())
             .stdout(create(&stdout))
             .stderr(create(&stderr))
             .process_group(0)
             .spawn()
-            .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+            .unwrap_or_else(|error| panic!("`{}` does not start: {error}", executable.display()));
         Self { host, mark: format!("{MARK}={id}"), stdout, stderr }
     }
 

@@ -10,6 +10,7 @@ mod load;
 mod neighbours;
 mod programs;
 mod results;
+mod spawn;
 mod support;
 mod tasks;
 
@@ -19,8 +20,9 @@ use anyhow::Context;
 
 macro_rules! scenarios {
     ($($module:ident: $($name:ident),* $(,)?;)*) => {
-        const SCENARIOS: &[(&str, fn() -> anyhow::Result<()>)] =
-            &[$($((stringify!($name), $module::$name)),*),*];
+        /// By module and name.
+        const SCENARIOS: &[(&str, &str, fn() -> anyhow::Result<()>)] =
+            &[$($((stringify!($module), stringify!($name), $module::$name)),*),*];
     };
 }
 
@@ -55,13 +57,11 @@ scenarios! {
         an_initializer_panics,
         an_initializer_leaves_its_state;
     programs:
-        programs_that_cannot_be_started,
         a_task_that_another_program_lacks,
         a_worker_without_tasks,
         arguments_environment_and_directory_arrive,
         long_arguments_arrive,
-        arguments_beyond_the_system_limit_are_a_failed_spawn,
-        programs_that_are_no_workers;
+        arguments_beyond_the_system_limit_are_a_failed_spawn;
     neighbours:
         the_host_uses_mpi_too,
         the_host_has_mpi_at_a_low_level,
@@ -69,6 +69,25 @@ scenarios! {
     elsewhere:
         tasks_run_on_two_hosts,
         slots_come_from_slurm;
+    spawn:
+        missing_executable,
+        not_executable,
+        bin_true,
+        sleep_1000,
+        exit_3_before_mpi_init,
+        sigsegv_before_mpi_init,
+        abort_in_mpi_init,
+        a_shell_script,
+        an_mpi_program_that_is_no_worker_of_ours,
+        a_worker_of_another_protocol_version,
+        a_worker_of_another_mpi,
+        workers_max_above_the_slots,
+        works,
+        works_without_temporary_directory,
+        as_rank_1,
+        as_rank_1_of_a_job_that_never_starts,
+        the_launcher_dies,
+        the_launcher_hangs;
     support:
         hangs,
         leaves_a_process_behind;
@@ -81,9 +100,10 @@ fn main() -> anyhow::Result<()> {
     }
     let name = name.context("name a scenario, or --list")?;
     if name == "--list" {
-        SCENARIOS.iter().for_each(|(name, _)| println!("{name}"));
+        SCENARIOS.iter().for_each(|(module, name, _)| println!("{module}: {name}"));
         return Ok(());
     }
-    let (_, run) = SCENARIOS.iter().find(|(known, _)| *known == name).context("there is no such scenario")?;
+    let (_, _, run) =
+        SCENARIOS.iter().find(|(_, known, _)| *known == name).context("there is no such scenario")?;
     run()
 }

@@ -3,9 +3,9 @@
 #[path = "report.rs"]
 mod report;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use offshoot::{Pool, Program, TaskError};
@@ -17,31 +17,6 @@ use crate::tasks::{double, pid};
 /// The worker executable, which lies beside this one.
 fn worker() -> anyhow::Result<Program> {
     Ok(Program::new(std::env::current_exe()?.with_file_name("scenario_worker")))
-}
-
-pub(crate) fn programs_that_cannot_be_started() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let plain_file = folder.path().join("plain");
-    File::create(&plain_file)?;
-    let wrong = [
-        (Program::new(folder.path().join("missing")), "No such file"),
-        (Program::new(&plain_file), "not executable"),
-        (Program::new(folder.path()), "not a file"),
-        (worker()?.current_dir(folder.path().join("nowhere")), "nowhere"),
-    ];
-    let pool = Pool::builder().workers(0..=2).build()?;
-    for (program, word) in wrong {
-        let path = program.path().display().to_string();
-        let begun = Instant::now();
-        let program = pool.add_program(program)?;
-        match result(pool.submit_to(program, report::start(vec![]))?) {
-            Err(TaskError::SpawnFailed { reason, .. }) => ensure!(reason.contains(word), "{path}: {reason}"),
-            other => bail!("{path}: no failed spawn, but {other:?}"),
-        }
-        ensure!(begun.elapsed() < Duration::from_secs(5), "{path}: it took {:?}", begun.elapsed());
-    }
-    ensure!(result(pool.submit(double(21))?)? == 42, "the pool goes on");
-    Ok(())
 }
 
 pub(crate) fn a_task_that_another_program_lacks() -> anyhow::Result<()> {
@@ -87,15 +62,7 @@ pub(crate) fn arguments_beyond_the_system_limit_are_a_failed_spawn() -> anyhow::
     fails_to_start(worker()?.arg("x".repeat(200_000)), &["Argument list too long"])
 }
 
-pub(crate) fn programs_that_are_no_workers() -> anyhow::Result<()> {
-    fails_to_start(Program::new("/bin/true"), &["exited with code 0", "before it initialized MPI"])?;
-    let script = "echo out of luck >&2; exit 3";
-    fails_to_start(shell(script), &["exited with code 3", "out of luck"])?;
-    fails_to_start(shell("kill -SEGV $$"), &["SIGSEGV"])?;
-    fails_to_start(shell("sleep 1000"), &["spawn_timeout"])
-}
-
-fn shell(script: &str) -> Program {
+pub(crate) fn shell(script: &str) -> Program {
     Program::new("/bin/sh").arg("-c").arg(script)
 }
 

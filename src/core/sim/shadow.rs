@@ -52,6 +52,8 @@ pub(super) struct Worker {
     pub(super) is_draining: bool,
     /// It must be abandoned.
     pub(super) is_lost: bool,
+    /// It is lost because it was not ready in time.
+    pub(super) is_overdue: bool,
     /// Closed by an event after the actions were last looked at.
     pub(super) is_fresh_corpse: bool,
     is_proven: bool,
@@ -178,11 +180,11 @@ impl Shadow {
             Event::Cancel { task } => self.tasks[task.0 as usize].is_cancelled = true,
             Event::Spawned { worker } => self.on_spawned(worker),
             Event::Tick => {}
-            Event::SpawnFailed { worker } => self.on_end(worker, WorkerPlace::Starting),
+            Event::SpawnFailed { worker, lasting } => self.on_end(worker, WorkerPlace::Starting, lasting),
             Event::Ready { worker } => self.on_ready(worker),
             Event::Answered { worker, task, ran } => self.on_answered(worker, task, ran),
             Event::Lost { worker } => self.lose(worker),
-            Event::Gone { worker } => self.on_end(worker, WorkerPlace::Retiring),
+            Event::Gone { worker } => self.on_end(worker, WorkerPlace::Retiring, false),
             Event::Shutdown { mode } => self.on_shutdown(mode),
         }
         if !self.is_sloppy {
@@ -236,7 +238,7 @@ impl Shadow {
     }
 
     /// A worker ended; that is in order if it was in this place, and a loss otherwise.
-    fn on_end(&mut self, WorkerId(id): WorkerId, from: WorkerPlace) {
+    fn on_end(&mut self, WorkerId(id): WorkerId, from: WorkerPlace, lasting: bool) {
         let worker = &mut self.workers[id as usize];
         if worker.place != from || worker.is_lost {
             self.lose(WorkerId(id));
@@ -246,7 +248,7 @@ impl Shadow {
         let (program, round) = (worker.program, worker.round);
         self.close(id as usize);
         if from == WorkerPlace::Starting {
-            self.fail(program, round, true);
+            self.fail(program, round, if lasting { self.config.spawn_failures_max } else { 1 });
             self.programs[program].has_just_failed = true;
         }
     }
@@ -277,6 +279,9 @@ impl Shadow {
         let (now, config) = (self.now, self.config);
         for &index in &self.living {
             let worker = &mut self.workers[index];
+            worker.is_overdue |= !worker.is_lost
+                && worker.place == WorkerPlace::Starting
+                && worker.turn_since + config.spawn_timeout <= now;
             worker.is_lost |= match worker.place {
                 WorkerPlace::Starting => worker.turn_since + config.spawn_timeout <= now,
                 WorkerPlace::Retiring => worker.since + config.retire_timeout <= now,
@@ -313,6 +318,7 @@ impl Shadow {
             held: VecDeque::new(),
             is_draining: false,
             is_lost: false,
+            is_overdue: false,
             is_fresh_corpse: false,
             is_proven: false,
             round: self.programs[program as usize].round,
@@ -336,7 +342,7 @@ impl Shadow {
             return;
         }
         let held = std::mem::take(&mut self.workers[index].held);
-        let Worker { program, round, place, is_proven, .. } = self.workers[index];
+        let Worker { program, round, place, is_proven, is_overdue, .. } = self.workers[index];
         self.close(index);
         if let Some(&(suspect, _)) = held.front() {
             self.tasks[suspect].losses += 1;
@@ -348,10 +354,10 @@ impl Shadow {
         }
         match place {
             WorkerPlace::Starting => {
-                self.fail(program, round, true);
+                self.fail(program, round, if is_overdue { self.config.spawn_failures_max } else { 1 });
                 self.programs[program].has_just_failed = true;
             }
-            WorkerPlace::Ready if !is_proven => self.fail(program, round, held.is_empty()),
+            WorkerPlace::Ready if !is_proven => self.fail(program, round, u32::from(held.is_empty())),
             WorkerPlace::Ready | WorkerPlace::Retiring | WorkerPlace::Closed => {}
         }
     }
@@ -364,14 +370,14 @@ impl Shadow {
         task.place = TaskPlace::Resolved;
     }
 
-    /// The first failure of a round counts.
-    fn fail(&mut self, index: usize, round: u32, counts: bool) {
+    /// The first failure of a round counts, for so many.
+    fn fail(&mut self, index: usize, round: u32, weight: u32) {
         let config = &self.config;
         let program = &mut self.programs[index];
         if program.round == round {
             program.round += 1;
             program.strikes += 1;
-            program.failures += u32::from(counts);
+            program.failures += weight;
             let pause = (1..program.strikes)
                 .fold(config.spawn_backoff, |pause, _| (pause * 2).min(config.spawn_backoff_max));
             program.not_before = self.now + pause.min(config.spawn_backoff_max);

@@ -161,7 +161,8 @@ impl World {
             Coming::Spawned(worker) => self.tell(worker, Event::Spawned { worker: WorkerId(worker) }),
             Coming::Ready(worker) => self.become_ready(worker),
             Coming::StartFails(worker) => {
-                self.tell(worker, Event::SpawnFailed { worker: WorkerId(worker) });
+                let lasting = self.rng.permille(200);
+                self.tell(worker, Event::SpawnFailed { worker: WorkerId(worker), lasting });
                 self.processes[worker as usize].is_dead = true;
                 self.processes[worker as usize].is_closed = true;
             }
@@ -202,7 +203,7 @@ impl World {
             lost
         } else {
             // Whatever the driver makes of it.
-            let others = [Event::Gone { worker: id }, Event::SpawnFailed { worker: id }];
+            let others = [Event::Gone { worker: id }, Event::SpawnFailed { worker: id, lasting: false }];
             self.rng.pick(&[lost, lost, lost, others[0], others[1]])
         };
         self.tell(worker, event);

@@ -17,14 +17,19 @@ use super::{FRAME_TAG, Runtime};
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::finding::Finding;
 use crate::ids::WorkerId;
-use crate::launch::{self, Program, Site};
+use crate::launch::{self, Hints, Program, Site};
 use crate::process;
 use crate::transport::control::Notice;
-use crate::transport::{Report, Transport};
+use crate::transport::{Call, Report, Transport};
 use crate::wire::control::{Ended, How, Ticket};
 
 /// How long a guard has, once MPI has found its worker dead, to say how it died.
 const GUARD_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How much longer than a worker may take a spawn may, in which a guard ends that worker and stands in for it.
+const SPAWN_GRACE: Duration = Duration::from_secs(5);
+/// How long a worker may take that has said goodbye.
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(30);
 
 /// The workers of one pool.
 pub(crate) struct MpiTransport {
@@ -91,7 +96,7 @@ impl MpiTransport {
     }
 
     /// Chooses a host: what MPI is told of it, and where a guard there finds its parent.
-    fn place(&mut self, worker: WorkerId) -> Result<(Vec<(&'static str, String)>, String), SpawnFailure> {
+    fn place(&mut self, worker: WorkerId) -> Result<(Hints, String), SpawnFailure> {
         let unreachable = |reason: String| SpawnFailure::new(SpawnCause::Host, reason);
         let site =
             self.places.take(worker).cloned().ok_or_else(|| unreachable("there is no host".to_owned()))?;
@@ -125,7 +130,11 @@ impl MpiTransport {
         let control = self.runtime.control();
         let deadline = Instant::now() + self.spawn_timeout;
         let ticket = control.expect(start, deadline, self.notify.clone());
-        let spawned = spawn_guard(&self.runtime, &address, &host, ticket);
+        let limit = self.spawn_timeout + SPAWN_GRACE;
+        let spawned = self
+            .runtime
+            .pulse()
+            .during(Call::Spawn, limit, || spawn_guard(&self.runtime, &address, &host, ticket));
         control.note_spawned(ticket);
         match spawned {
             Ok(comm) => {
@@ -172,7 +181,8 @@ impl MpiTransport {
         self.tickets.remove(&peer.ticket);
         self.places.release(worker);
         self.runtime.control().forget(peer.ticket);
-        if let Err(error) = peer.comm.disconnect() {
+        let disconnect = || peer.comm.disconnect();
+        if let Err(error) = self.runtime.pulse().during(Call::Disconnect, DISCONNECT_LIMIT, disconnect) {
             tracing::warn!("{worker} could not be disconnected: {error}");
         }
     }
@@ -267,6 +277,7 @@ impl Transport for MpiTransport {
         if let Some(peer) = self.peers.remove(&worker) {
             self.tickets.remove(&peer.ticket);
             self.runtime.control().kill(peer.ticket);
+            self.runtime.note_loss();
         }
         self.places.release(worker);
     }
@@ -302,7 +313,10 @@ impl Transport for MpiTransport {
 impl Drop for MpiTransport {
     fn drop(&mut self) {
         // After an orderly end nobody is left. After any other, nobody may stay.
-        self.peers.values().for_each(|peer| self.runtime.control().kill(peer.ticket));
+        for peer in self.peers.values() {
+            self.runtime.control().kill(peer.ticket);
+            self.runtime.note_loss();
+        }
     }
 }
 

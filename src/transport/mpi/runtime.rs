@@ -1,15 +1,21 @@
 //! MPI in this process: who initialized it, who may finalize it, and the communicator to spawn from.
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mpi::Threading;
 use mpi::environment;
 
 use super::ffi::{self, Comm};
 use crate::error::BuildError;
+use crate::launch;
 use crate::process;
-use crate::transport::Doorbell;
 use crate::transport::control::Control;
+use crate::transport::{Call, Doorbell, Pulse};
+
+/// How long `MPI_Finalize` may take.
+const FINALIZE_LIMIT: Duration = Duration::from_secs(30);
 
 /// MPI, as the thread that owns it sees it.
 pub(crate) struct Runtime {
@@ -19,11 +25,14 @@ pub(crate) struct Runtime {
     ours: bool,
     /// Where the guards of what is spawned report.
     control: Control,
+    pulse: Arc<Pulse>,
+    /// Whether a worker was given up without a disconnect.
+    has_losses: Cell<bool>,
 }
 
 impl Runtime {
     /// Makes the calling thread the MPI thread. Initializes MPI, unless the host has done so.
-    pub(crate) fn start(doorbell: Arc<Doorbell>) -> Result<Self, BuildError> {
+    pub(crate) fn start(doorbell: Arc<Doorbell>, pulse: Arc<Pulse>) -> Result<Self, BuildError> {
         ffi::claim_thread();
         if environment::is_finalized() {
             return Err(BuildError::Finalized);
@@ -44,7 +53,7 @@ impl Runtime {
         let secret = process::secret().ok_or(BuildError::NotInitialized)?;
         let control =
             Control::start(secret, doorbell).map_err(|error| BuildError::System(error.to_string()))?;
-        Ok(Self { spawner, ours, control })
+        Ok(Self { spawner, ours, control, pulse, has_losses: Cell::new(false) })
     }
 
     /// Whether MPI still is what it was at the start: a host may finalize its own at any time.
@@ -60,14 +69,28 @@ impl Runtime {
         &self.control
     }
 
-    /// Finalizes MPI if it is ours. Every worker must have been disconnected: it is collective over
-    /// all that is still connected.
+    /// Says of each MPI call that waits for others which one it is, and how long it may take.
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// A worker was given up without a disconnect.
+    pub(crate) fn note_loss(&self) {
+        self.has_losses.set(true);
+    }
+
+    /// Finalizes MPI if it is ours, and if this MPI comes to an end of that: it is collective over all that is
+    /// still connected.
     pub(crate) fn finish(self) {
         if environment::is_finalized() {
             return;
         }
         let freed = self.spawner.free();
-        let finalized = if self.ours { ffi::finalize() } else { Ok(()) };
+        if self.ours && self.has_losses.get() && !launch::finalizes_after_loss() {
+            return launch::kill_daemons();
+        }
+        let finalized =
+            if self.ours { self.pulse.during(Call::Finalize, FINALIZE_LIMIT, ffi::finalize) } else { Ok(()) };
         if let Err(error) = freed.and(finalized) {
             tracing::warn!("MPI did not end well: {error}");
         }

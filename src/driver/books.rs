@@ -1,0 +1,109 @@
+//! The books: what must come to an end even if the driver's thread is caught in an MPI call for ever.
+//!
+//! They hold the ledger, with all promises, whenever the driver is about to make MPI calls, and the driver
+//! holds it otherwise; so whoever gives the thread up finds it here. Two uncontended locks a turn, none of
+//! them held across an MPI call, are the price.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use super::ledger::Ledger;
+use super::{Command, Submission};
+use crate::error::TaskError;
+use crate::pool::Shared;
+
+/// The books of one pool.
+pub(crate) struct Books {
+    state: Mutex<State>,
+    commands: Receiver<Command>,
+    shared: Arc<Shared>,
+}
+
+enum State {
+    /// The driver is, or may be, in an MPI call.
+    Here(Ledger),
+    /// The driver has them.
+    Taken,
+    /// Everything in them has ended; the driver is not to go on.
+    GivenUp,
+}
+
+impl Books {
+    pub(super) fn new(commands: Receiver<Command>, shared: Arc<Shared>) -> Self {
+        Self { state: Mutex::new(State::Here(Ledger::default())), commands, shared }
+    }
+
+    /// The driver takes the ledger, between MPI calls; `None` if it was given up meanwhile.
+    pub(super) fn take(&self) -> Option<Ledger> {
+        let mut state = self.state();
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Here(ledger) => Some(ledger),
+            State::Taken => unreachable!("one driver takes them, and brings them back"),
+            State::GivenUp => {
+                *state = State::GivenUp;
+                None
+            }
+        }
+    }
+
+    /// The driver brings it back, before MPI calls.
+    pub(super) fn bring_back(&self, ledger: Ledger) {
+        *self.state() = State::Here(ledger);
+    }
+
+    /// The driver ends: promises that are still here settle themselves.
+    pub(super) fn take_for_good(&self) -> Option<Ledger> {
+        match std::mem::replace(&mut *self.state(), State::GivenUp) {
+            State::Here(ledger) => Some(ledger),
+            State::Taken | State::GivenUp => None,
+        }
+    }
+
+    /// Settles everything with an error, on any thread: the driver's will not come back, or not in its right
+    /// mind.
+    pub(crate) fn give_up(&self, reason: &str) {
+        // First the gate, so that whoever waits there is told; then everything that was let in.
+        self.shared.end(reason);
+        let Some(mut ledger) = self.seize() else { return };
+        let reason: Arc<str> = reason.into();
+        self.shared.gate.leave(ledger.settled.len());
+        ledger.settled.drain(..).for_each(|(promise, settled)| promise.settle(settled));
+        ledger.fail(&reason);
+        let fail = |submission: Submission| {
+            let origin = submission.promise.origin(None);
+            submission.promise.settle(Err(TaskError::PoolFailed { origin, reason: Arc::clone(&reason) }));
+        };
+        for command in self.commands.try_iter() {
+            match command {
+                Command::Submit(submission) => fail(submission),
+                Command::SubmitAll(submissions) => submissions.into_iter().for_each(fail),
+                Command::Cancel(_)
+                | Command::CancelAll(_)
+                | Command::AddProgram(_)
+                | Command::Shutdown(_) => {}
+            }
+        }
+    }
+
+    /// Takes the ledger for good. The driver has it for moments only; if not, it is not caught in MPI.
+    fn seize(&self) -> Option<Ledger> {
+        for _ in 0..1000 {
+            let mut state = self.state();
+            match std::mem::replace(&mut *state, State::GivenUp) {
+                State::Here(ledger) => return Some(ledger),
+                State::GivenUp => return None,
+                State::Taken => *state = State::Taken,
+            }
+            drop(state);
+            thread::sleep(Duration::from_millis(1));
+        }
+        None
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

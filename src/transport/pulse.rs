@@ -1,0 +1,191 @@
+//! The pulse of a thread that may be caught in a call that never returns: the thread beats, a watchdog
+//! counts. Here is what both share; what follows when a pulse stops is the watchdog's business.
+//!
+//! MPI calls that should not block can, and those that block can do so for ever: the peer that they wait
+//! for has died in a way that the library does not notice. Nothing brings them back, so the watchdog
+//! gives up the thread. It counts in steps of its own and not by the clock: a process that was stopped, or
+//! a machine that slept, has missed many seconds but only one step.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Between two looks of the watchdog at a thread that is awake.
+const STEP: Duration = Duration::from_millis(250);
+/// For so long the thread may go without a beat if it has said nothing of a call that takes its time.
+const TURN_LIMIT: Duration = Duration::from_secs(60);
+
+/// A call of MPI that waits for others, as long as they take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// Any of those that should return at once.
+    Other,
+    Spawn,
+    Disconnect,
+    Finalize,
+}
+
+impl Call {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Other => "an MPI call that should return at once",
+            Self::Spawn => "MPI_Comm_spawn",
+            Self::Disconnect => "MPI_Comm_disconnect",
+            Self::Finalize => "MPI_Finalize",
+        }
+    }
+}
+
+/// What the thread and its watchdog share.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    beats: AtomicU64,
+    asleep: AtomicBool,
+    call: Mutex<(Call, Duration)>,
+    /// Whether the watchdog rests because the thread does.
+    resting: AtomicBool,
+    rest: Mutex<()>,
+    woken: Condvar,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            beats: AtomicU64::new(0),
+            // It has to be woken up first.
+            asleep: AtomicBool::new(true),
+            call: Mutex::new((Call::Other, TURN_LIMIT)),
+            resting: AtomicBool::new(false),
+            rest: Mutex::new(()),
+            woken: Condvar::new(),
+        }
+    }
+}
+
+impl Pulse {
+    /// The thread lives.
+    pub(crate) fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Makes a call that may take up to `limit`.
+    pub(crate) fn during<T>(&self, call: Call, limit: Duration, make: impl FnOnce() -> T) -> T {
+        self.set(call, limit);
+        let result = make();
+        self.set(Call::Other, TURN_LIMIT);
+        result
+    }
+
+    fn set(&self, call: Call, limit: Duration) {
+        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = (call, limit);
+        self.beat();
+    }
+
+    /// The thread is about to sleep of its own will.
+    pub(crate) fn sleeps(&self) {
+        self.asleep.store(true, Ordering::SeqCst);
+    }
+
+    /// The thread is awake again.
+    pub(crate) fn wakes(&self) {
+        self.beat();
+        self.asleep.store(false, Ordering::SeqCst);
+        if self.resting.load(Ordering::SeqCst) {
+            let _rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+            self.woken.notify_one();
+        }
+    }
+
+    /// Watches until the pulse has stopped, and says in which call, and for how long. `is_hopeless` is asked
+    /// now and then about a call that has not returned yet, and may say why it never will.
+    pub(crate) fn watch(
+        &self,
+        mut is_hopeless: impl FnMut(Call) -> Option<String>,
+    ) -> (Call, Duration, Option<String>) {
+        let mut seen = self.beats.load(Ordering::Relaxed);
+        let mut silence = Duration::ZERO;
+        loop {
+            self.rest_while_asleep();
+            std::thread::sleep(STEP);
+            let beats = self.beats.load(Ordering::Relaxed);
+            if beats != seen || self.asleep.load(Ordering::SeqCst) {
+                (seen, silence) = (beats, Duration::ZERO);
+                continue;
+            }
+            silence += STEP;
+            let (call, limit) = *self.call.lock().unwrap_or_else(PoisonError::into_inner);
+            if silence >= limit {
+                return (call, silence, None);
+            }
+            if let Some(reason) = is_hopeless(call) {
+                return (call, silence, Some(reason));
+            }
+        }
+    }
+
+    fn rest_while_asleep(&self) {
+        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        self.resting.store(true, Ordering::SeqCst);
+        while self.asleep.load(Ordering::SeqCst) {
+            rest = self.woken.wait(rest).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.resting.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+
+    /// A watchdog over a pulse, and what it reports in the end.
+    fn watched(
+        pulse: &Arc<Pulse>,
+        hopeless: Option<&'static str>,
+    ) -> thread::JoinHandle<(Call, Duration, Option<String>)> {
+        let pulse = Arc::clone(pulse);
+        thread::spawn(move || pulse.watch(|call| hopeless.filter(|_| call == Call::Spawn).map(str::to_owned)))
+    }
+
+    #[test]
+    fn a_call_that_is_over_its_limit_is_reported() {
+        let pulse = Arc::new(Pulse::default());
+        let watchdog = watched(&pulse, None);
+        pulse.wakes();
+        let stuck =
+            pulse.during(Call::Spawn, Duration::from_millis(600), || watchdog.join().expect("it watches"));
+        assert_eq!((stuck.0, stuck.2), (Call::Spawn, None));
+        assert!(stuck.1 >= Duration::from_millis(600));
+    }
+
+    #[test]
+    fn a_call_that_is_hopeless_is_reported_at_once() {
+        let pulse = Arc::new(Pulse::default());
+        let watchdog = watched(&pulse, Some("nobody is there"));
+        pulse.wakes();
+        let stuck =
+            pulse.during(Call::Spawn, Duration::from_secs(3600), || watchdog.join().expect("it watches"));
+        assert_eq!((stuck.0, stuck.2.as_deref()), (Call::Spawn, Some("nobody is there")));
+    }
+
+    #[test]
+    fn a_thread_that_beats_or_sleeps_is_left_alone() {
+        let pulse = Arc::new(Pulse::default());
+        let watchdog = watched(&pulse, None);
+        pulse.wakes();
+        pulse.during(Call::Other, 2 * STEP, || {
+            for _ in 0..12 {
+                thread::sleep(STEP / 3);
+                pulse.beat();
+            }
+        });
+        pulse.sleeps();
+        thread::sleep(4 * STEP);
+        assert!(!watchdog.is_finished());
+        pulse.wakes();
+        let stuck = pulse.during(Call::Disconnect, Duration::ZERO, || watchdog.join().expect("it watches"));
+        assert_eq!(stuck.0, Call::Disconnect);
+    }
+}

@@ -1,0 +1,123 @@
+//! Spawns under difficulties, a test for each row of the table in `docs/MPI.md`: programs that are no
+//! workers, and surroundings that no MPI likes. `tests/hosts/spawn.rs` has the hosts, which check what they
+//! see; here is in what surroundings each is started, how it should end, and that nothing is left of it.
+
+mod common;
+
+use std::env;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+
+use common::Scenario;
+
+macro_rules! rows {
+    ($($name:ident $(.$setting:ident($value:expr))*;)*) => {$(
+        #[test]
+        fn $name() {
+            Scenario::new(stringify!($name))$(.$setting($value))*.run();
+        }
+    )*};
+}
+
+rows! {
+    missing_executable;
+    not_executable;
+    bin_true;
+    sleep_1000;
+    exit_3_before_mpi_init;
+    sigsegv_before_mpi_init;
+    a_shell_script;
+    an_mpi_program_that_is_no_worker_of_ours;
+    a_worker_of_another_protocol_version;
+    a_worker_of_another_mpi;
+    workers_max_above_the_slots;
+    the_launcher_dies;
+    the_launcher_hangs;
+}
+
+#[test]
+fn abort_in_mpi_init() {
+    for microseconds in ["0", "2000", "10000", "30000", "100000"] {
+        Scenario::new("abort_in_mpi_init").argument(microseconds).run();
+    }
+}
+
+#[test]
+fn wrong_mpiexec_first_in_path() {
+    let folder = tempfile::tempdir().expect("there is room for temporary files");
+    let path = env::var("PATH").expect("there is a PATH");
+    // Whatever an MPI calls its launcher: these never return, as another MPI's might.
+    for name in ["mpiexec", "mpirun", "orted", "prte", "hydra_pmi_proxy"] {
+        let wrong = folder.path().join(name);
+        fs::write(&wrong, "#!/bin/sh\nexec sleep 1000\n").expect("the folder can be written");
+        fs::set_permissions(&wrong, fs::Permissions::from_mode(0o755)).expect("the file is ours");
+    }
+    Scenario::new("works").env("PATH", format!("{}:{path}", folder.path().display())).run();
+}
+
+#[test]
+fn path_empty() {
+    Scenario::new("works").env("PATH", "").run();
+    Scenario::new("works").without("PATH").run();
+}
+
+#[test]
+fn home_unset() {
+    Scenario::new("works").without("HOME").run();
+}
+
+#[test]
+fn tmpdir_long_or_not_writable() {
+    let folder = tempfile::tempdir().expect("there is room for temporary files");
+    let long = folder.path().join("long".repeat(50)).join("longer".repeat(40));
+    fs::create_dir_all(&long).expect("the folder can be written");
+    Scenario::new("works").env("TMPDIR", long.to_str().expect("it is plain")).run();
+    // Root can write anywhere; but not into a file.
+    let file = folder.path().join("file");
+    File::create(&file).expect("the folder can be written");
+    Scenario::new("works_without_temporary_directory")
+        .env("TMPDIR", file.to_str().expect("it is plain"))
+        .run();
+}
+
+#[test]
+fn started_as_root() {
+    if rustix::process::geteuid().is_root() {
+        Scenario::new("works").run();
+    } else {
+        eprintln!("skipped: only root can try what happens to root");
+    }
+}
+
+#[test]
+fn started_inside_mpiexec_n_1() {
+    Scenario::new("works").launched(&["mpiexec", "-n", "1"]).run();
+}
+
+#[test]
+fn started_as_rank_1_of_mpiexec_n_2() {
+    Scenario::new("as_rank_1").launched(&["mpiexec", "-n", "2"]).run();
+}
+
+#[test]
+fn a_job_that_never_initializes_mpi_is_named() {
+    let folder = tempfile::tempdir().expect("there is room for temporary files");
+    let output = Scenario::new("as_rank_1_of_a_job_that_never_starts")
+        .argument(folder.path().to_str().expect("it is plain"))
+        .launched(&["mpiexec", "-n", "2"])
+        // How a job counts that has not called MPI_Finalize is its launcher's business.
+        .any_code()
+        .run();
+    assert!(output.contains("it was said"), "{output}");
+}
+
+#[test]
+fn stdin_closed() {
+    Scenario::new("works").launched(&["/bin/sh", "-c", "exec \"$@\" <&-", "sh"]).run();
+}
+
+#[test]
+fn stdout_closed() {
+    Scenario::new("works").launched(&["/bin/sh", "-c", "exec \"$@\" >&-", "sh"]).run();
+    Scenario::new("works").launched(&["/bin/sh", "-c", "exec \"$@\" <&- >&- 2>&-", "sh"]).run();
+}
