@@ -32,7 +32,7 @@ pub(crate) fn not_executable() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let plain = folder.path().join("plain");
     File::create(&plain)?;
-    refused(Program::new(&plain), SpawnCause::Executable, &["not executable", "chmod +x"])?;
+    refused(Program::new(&plain), SpawnCause::Executable, &["not executable", "chmod +x"])
 }
 
 pub(crate) fn bin_true() -> anyhow::Result<()> {
