@@ -38,6 +38,7 @@ main() {
     forget_build_with_another_mpi "$name"
     if [[ $for_tests == yes ]]; then
         need_nextest
+        need_iproute2
     fi
 }
 
@@ -166,6 +167,13 @@ need_nextest() {
     say "installing cargo-nextest, which takes some minutes"
     cargo install --quiet --locked cargo-nextest ||
         fail "cargo-nextest could not be installed: install it by hand, then try again."
+}
+
+# The test with two hosts makes them of network namespaces, as root; elsewhere it is skipped, and says so.
+need_iproute2() {
+    if [[ $(id -u) == 0 ]] && ! PATH=$PATH:/usr/sbin:/sbin command -v ip >/dev/null; then
+        install_packages "iproute2 (for the test with two hosts)" iproute2
+    fi
 }
 
 # install_packages WHAT PACKAGE...: with apt-get, as root or through sudo, or says what is to be done by hand.

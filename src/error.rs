@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::finding::Finding;
 use crate::ids::{ProgramId, TaskId, WorkerId};
+use crate::slots::SlotsError;
 
 /// Why a task has no result.
 ///
@@ -206,6 +207,8 @@ impl fmt::Display for At<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpawnCause {
+    /// Its host cannot be reached. Nothing was started.
+    Host,
     /// Its executable or its working directory is not there, may not be run, is for another machine, or is
     /// linked with another MPI. Nothing was started.
     Executable,
@@ -234,6 +237,8 @@ impl SpawnCause {
     pub(crate) fn is_lasting(self) -> bool {
         match self {
             Self::Executable | Self::Overdue | Self::NoWorker | Self::Mismatch | Self::Launcher => true,
+            // Another try may be on another host.
+            Self::Host => false,
             Self::NotStarted | Self::Ended | Self::Initializer | Self::Mpi | Self::Unknown => false,
         }
     }
@@ -344,6 +349,9 @@ pub enum BuildError {
     /// A setting makes no sense.
     #[error("{0}")]
     Setting(String),
+    /// Hosts or slots make no sense, or do not suffice.
+    #[error(transparent)]
+    Slots(#[from] SlotsError),
     /// The operating system refused something, a thread as a rule.
     #[error("the pool's thread could not be started: {0}")]
     System(String),

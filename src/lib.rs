@@ -38,6 +38,7 @@ mod ids;
 mod launch;
 mod pool;
 mod process;
+mod slots;
 mod task;
 mod transport;
 mod wire;
@@ -49,6 +50,7 @@ pub use finding::{Finding, Status};
 pub use ids::{ProgramId, TaskId, WorkerId};
 pub use launch::{Program, user_environment};
 pub use pool::{AsCompleted, Builder, Handle, Indexed, Map, Pool, Stats, Unordered, as_completed};
+pub use slots::{HostSlots, Slots, SlotsError, Source};
 pub use task::{Call, Context, Definition, Registry, Task};
 pub use worker::{init, init_with};
 

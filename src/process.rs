@@ -227,10 +227,19 @@ pub(crate) fn make_secret(other: Option<&str>) {
             .expect("16 bytes are always given");
         (secret, in_memory(&secret).ok())
     });
-    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(secret);
     for name in [Some(SECRET_VARIABLE), other].into_iter().flatten() {
         set_variable(name, hex.as_ref());
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The secret that this process made up, as `VARIABLE=VALUE` for the environment of a guard.
+pub(crate) fn secret_setting() -> Option<String> {
+    SECRET.get().map(|(secret, _)| format!("{SECRET_VARIABLE}={}", hex(secret)))
 }
 
 fn in_memory(bytes: &[u8]) -> rustix::io::Result<OwnedFd> {

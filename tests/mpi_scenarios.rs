@@ -81,9 +81,11 @@ fn every_scenario_is_run() {
     let listed = Scenario::new("--list").run();
     let by_hand = ["the_host_has_mpi_at_a_low_level", "hangs", "leaves_a_process_behind"];
     let mut here = [NAMES, &by_hand].concat();
-    // Those that `mpi_spawn.rs` runs, in one surrounding or another.
-    let others =
-        listed.lines().filter_map(|line| line.split_once(": ")).filter(|(module, _)| *module != "spawn");
+    // Those that `mpi_spawn.rs` and `mpi_hosts.rs` run, in one surrounding or another.
+    let others = listed
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .filter(|(module, _)| !["spawn", "elsewhere"].contains(module));
     let mut there: Vec<_> = others.map(|(_, name)| name).collect();
     here.sort_unstable();
     there.sort_unstable();

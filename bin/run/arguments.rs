@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -24,6 +23,18 @@ pub(crate) struct Arguments {
     /// How many workers to keep at least and to have at most; one number is the most. [default: one a core]
     #[arg(short = 'j', long, value_name = "MIN..MAX")]
     pub(crate) workers: Option<Workers>,
+
+    /// File with the hosts to run lines on: `node1 slots=4` or `node1:4`, one a line, filled in this order.
+    ///
+    /// Without it, the file that OFFSHOOT_HOSTFILE names. In an allocation of Slurm it chooses among the
+    /// allocated hosts, all of which are used without it. The default of --workers is the number of slots. The hosts are reached as the MPI reaches them, by `ssh`
+    /// without a password as a rule, and have `offshoot` and this directory at the same paths.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hostfile: Option<PathBuf>,
+
+    /// Allow more workers than the allocation or the host file has slots.
+    #[arg(long)]
+    pub(crate) oversubscribe: bool,
 
     /// Make a command of each line of input: `{}` is the line, quoted for the shell, and `{#}` its number
     /// among the commands, from 1.
@@ -79,6 +90,7 @@ Examples:
   seq 100 | offshoot run --args 'gzip -k {}'
   find . -name '*.wav' | offshoot run -u -a 'flac --silent {}'
   offshoot run jobs.txt --dry-run
+  offshoot run jobs.txt --hostfile hosts.txt
 
 What happens when:
   Ctrl-C or SIGTERM ends the lines that run, prints what there is, and says what was not run; a second
@@ -95,10 +107,9 @@ impl Arguments {
         self.args.as_deref().map(Template::parse)
     }
 
-    /// The least and the most workers.
-    pub(crate) fn workers(&self) -> (u32, u32) {
-        let cores = || thread::available_parallelism().map_or(1, |cores| cores.get().try_into().unwrap_or(1));
-        self.workers.map_or_else(|| (0, cores()), |Workers { min, max }| (min, max))
+    /// The least and the most workers, if the user has said.
+    pub(crate) fn workers(&self) -> Option<(u32, u32)> {
+        self.workers.map(|Workers { min, max }| (min, max))
     }
 }
 

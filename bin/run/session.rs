@@ -88,9 +88,14 @@ fn pool(arguments: &Arguments) -> Result<Pool, String> {
         timeout: arguments.timeout,
         tries_max: arguments.retries.saturating_add(1),
     };
-    let (min, max) = arguments.workers();
-    Pool::builder()
-        .workers(min..=max)
+    let mut builder = Pool::builder().oversubscribe(arguments.oversubscribe);
+    if let Some((min, max)) = arguments.workers() {
+        builder = builder.workers(min..=max);
+    }
+    if let Some(path) = &arguments.hostfile {
+        builder = builder.hostfile(path);
+    }
+    builder
         // A line is not to run twice unless the user has said that it may.
         .attempts_max(arguments.retries.saturating_add(1))
         .initializer(shell::prepare(setting))

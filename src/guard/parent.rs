@@ -1,19 +1,18 @@
 //! The guard's end of the control channel. A guard whose parent is gone still sees to its worker's end.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::{Duration, Instant};
 
 use crate::launch;
 use crate::process;
 use crate::transport::control::Control;
+use crate::transport::stream::{Address, Stream};
 use crate::wire::control::{FromGuard, Secret, Splitter, Start, Ticket, ToGuard};
 
 pub(super) struct Parent {
     /// None when the parent is gone.
-    stream: Option<UnixStream>,
+    stream: Option<Stream>,
     splitter: Splitter,
 }
 
@@ -21,9 +20,12 @@ impl Parent {
     /// Connects, and says who this is. The secret came through the environment, where it ends, or lies with
     /// the parent.
     pub(super) fn connect(address: &str, ticket: Ticket) -> Self {
-        let secret = launch::take_secret().or_else(|| read_secret(address));
-        let stream = SocketAddr::from_abstract_name(address).and_then(|name| UnixStream::connect_addr(&name));
-        let mut parent = Self { stream: stream.ok(), splitter: Splitter::default() };
+        let own = launch::own_name();
+        let address = address.parse::<Address>().ok();
+        let here = address.as_ref().filter(|address| address.is_on(&own));
+        let secret = launch::take_secret().or_else(|| read_secret(&here?.name));
+        let stream = address.and_then(|address| Stream::connect(&address, &own).ok());
+        let mut parent = Self { stream, splitter: Splitter::default() };
         match secret {
             Some(secret) => parent.say(&FromGuard::Here { ticket, secret: Secret(secret) }),
             None => parent.stream = None,
@@ -57,7 +59,7 @@ impl Parent {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let Some(stream) = self.stream.as_ref().filter(|_| !left.is_zero()) else { return false };
-            if stream.set_read_timeout(Some(left)).is_err() {
+            if stream.set_read_timeout(left).is_err() {
                 return false;
             }
             match self.receive() {
@@ -70,7 +72,7 @@ impl Parent {
 
     pub(super) fn say(&mut self, message: &FromGuard) {
         if let Some(stream) = &mut self.stream
-            && stream.write_all(&message.encode()).is_err()
+            && stream.write_patiently(&message.encode()).is_err()
         {
             self.stream = None;
         }

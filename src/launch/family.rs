@@ -25,6 +25,9 @@ pub(crate) struct Family {
     /// An environment variable that its launcher hands on to what is spawned, wherever that is: not every
     /// variable of the host is, on another host or in a job of `mpiexec`.
     pub(super) secret_variable: Option<&'static str>,
+    /// An info key of `MPI_Comm_spawn` whose value is put into the environment of what is spawned, wherever that
+    /// is, and stands in no argument list on the way.
+    pub(super) environment_key: Option<&'static str>,
     /// The program through which it spawns.
     pub(super) launcher: Launcher,
     /// How it is told where workers go.
@@ -99,18 +102,28 @@ pub(super) struct Launcher {
 /// How an implementation is told on which hosts workers may be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {
-    /// An info key of `MPI_Comm_spawn` names a file of hosts with slots, on each spawn.
-    HostFile {
-        /// Environment variable that names the same file, read by `MPI_Init`.
-        variable: &'static str,
-        /// Environment variable that names the remote shell.
-        agent_variable: &'static str,
+    /// Info keys of `MPI_Comm_spawn` name the host, all of them on each spawn.
+    Keys {
+        keys: &'static [&'static str],
+        /// Whether the first spawn of a process has to be on its own host, if any is to be.
+        own_host_first: bool,
+        agent: Agent,
+        /// Whether it can spawn on other hosts when one is gone that had workers.
+        outlives_hosts: bool,
     },
-    /// The launcher reads a file of hosts, this host first, that an environment variable names; an info
-    /// key of `MPI_Comm_spawn` then names the host.
-    Launcher { variable: &'static str, agent_variable: &'static str },
-    /// Spawning on another host does not work, however it is told: why.
+    /// Other hosts are not used: why, and what to do.
     OwnHostOnly(&'static str),
+}
+
+/// The remote shell of an implementation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Agent {
+    /// Environment variable that names it; several may stand there, with colons between them.
+    pub(super) variable: &'static str,
+    /// It is used only where this variable has one of these values, or none.
+    pub(super) only_with: Option<(&'static str, &'static [&'static str])>,
+    /// What is used where the variable is not set.
+    pub(super) default: &'static str,
 }
 
 /// How this process parts from workers, and from MPI, without waiting for ever.

@@ -23,11 +23,11 @@ pub(super) const FAMILY: Family = Family {
     ],
     spawn_info: &[],
     secret_variable: None,
+    environment_key: None,
     launcher: Launcher { name: "mpiexec", in_path: true, daemons: HYDRA, needs_decoy: true },
-    placement: Placement::Launcher {
-        variable: "I_MPI_HYDRA_HOST_FILE",
-        agent_variable: "I_MPI_HYDRA_BOOTSTRAP_EXEC",
-    },
+    placement: Placement::OwnHostOnly(
+        "several hosts are untried with Intel MPI: use Open MPI 4.1 or MPICH, or name this host alone",
+    ),
     spawn_thread: "untried",
     containment: "the guard, which finalizes in a dead worker's place; a death in the middle of a transfer is untried, \
                   and the death of a guard ends the host",

@@ -4,13 +4,15 @@
 //! environment before `MPI_Init`, through which program it spawns. `prepare` applies it, in
 //! [`init`](crate::init), while the process has one thread. `installation` finds what belongs to the
 //! library that is loaded; `preflight` looks at the machine, `executable` at what is to be spawned, and
-//! each says what to do about what it finds. `program` describes what to spawn, `record` carries that
-//! description through the argument list of `MPI_Comm_spawn`.
+//! each says what to do about what it finds. `hosts` finds out how many workers fit where, `reach` the way
+//! there. `program` describes what to spawn, `record` carries that description through the argument list of
+//! `MPI_Comm_spawn`.
 
 mod daemons;
 mod decoy;
 mod executable;
 mod family;
+mod hosts;
 mod installation;
 mod intel_mpi;
 mod mpich;
@@ -19,18 +21,21 @@ mod open_mpi_5;
 mod preflight;
 mod prepare;
 mod program;
+mod reach;
 mod record;
 
 pub(crate) use daemons::{Launchers, kill_daemons};
 pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
+pub(crate) use hosts::own_name;
 pub(crate) use preflight::{Job, check_machine, findings};
 pub use prepare::user_environment;
 pub(crate) use prepare::{
-    Outcome, Prepared, finalizes_after_loss, prepare, prepared, spawn_info, take_secret,
+    Outcome, Prepared, finalizes_after_loss, prepare, prepared, secret_info, spawn_info, take_secret,
 };
 pub(crate) use program::Initializer;
 pub use program::Program;
+pub(crate) use reach::{Hints, Site, ask, outlives_hosts, own_host_info, sites};
 pub(crate) use record::{
     NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role, guard_arguments, peer, role,
 };

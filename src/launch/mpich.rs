@@ -1,7 +1,7 @@
 //! MPICH: a singleton starts `mpiexec -pmi_args …`, the first one in `PATH`, and waits for it without a
 //! time-out. Another MPI's `mpiexec` in that place is a hang.
 
-use super::family::{Family, Farewell, Launcher, Placement, Refusal, Setting, Value, When};
+use super::family::{Agent, Family, Farewell, Launcher, Placement, Refusal, Setting, Value, When};
 
 pub(super) const FAMILY: Family = Family {
     name: "MPICH",
@@ -23,8 +23,18 @@ pub(super) const FAMILY: Family = Family {
     }],
     spawn_info: &[],
     secret_variable: None,
+    environment_key: None,
     launcher: Launcher { name: "mpiexec", in_path: true, daemons: HYDRA, needs_decoy: true },
-    placement: Placement::Launcher { variable: "HYDRA_HOST_FILE", agent_variable: "HYDRA_LAUNCHER_EXEC" },
+    placement: Placement::Keys {
+        keys: &["host"],
+        own_host_first: false,
+        agent: Agent {
+            variable: "HYDRA_LAUNCHER_EXEC",
+            only_with: Some(("HYDRA_LAUNCHER", &["ssh", "rsh"])),
+            default: "ssh",
+        },
+        outlives_hosts: true,
+    },
     spawn_thread: "a second thread may spawn, but running work stalls for as long as the spawn takes",
     containment: "the guard, which finalizes in a dead worker's place; a death in the middle of a large transfer may \
                   end the host, and so does the death of a guard",

@@ -1,6 +1,6 @@
 //! Open MPI 4: spawns through `orted`, the first one in `PATH`.
 
-use super::family::{Family, Farewell, Launcher, Placement, Setting, Value, When};
+use super::family::{Agent, Family, Farewell, Launcher, Placement, Setting, Value, When};
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 4",
@@ -41,11 +41,18 @@ pub(super) const FAMILY: Family = Family {
     // A worker for each core, and the host beside them, which waits most of the time: there are never slots
     // enough. The key works in a job of mpiexec too, whose launcher has an environment of its own.
     spawn_info: &[("map_by", "slot:OVERSUBSCRIBE")],
-    secret_variable: Some("OMPI_MCA_offshoot_secret"),
+    // Variables that begin with `OMPI_MCA_` do get to other hosts, but in the argument list of their `orted`.
+    secret_variable: None,
+    environment_key: Some("env"),
     launcher: Launcher { name: "orted", in_path: true, daemons: &["orted"], needs_decoy: false },
-    placement: Placement::HostFile {
-        variable: "OMPI_MCA_orte_default_hostfile",
-        agent_variable: "OMPI_MCA_plm_rsh_agent",
+    // The first makes a host known, the second has the worker start there and nowhere else. A first spawn on
+    // another host takes the own one out of the list for good: "All nodes which are allocated for this job are
+    // already filled".
+    placement: Placement::Keys {
+        keys: &["add-host", "host"],
+        own_host_first: true,
+        agent: Agent { variable: "OMPI_MCA_plm_rsh_agent", only_with: None, default: "ssh : rsh" },
+        outlives_hosts: false,
     },
     spawn_thread: "a second thread may spawn: running work stalls for 16 ms",
     containment: "the guard, with `orte_enable_recovery`; a death in the middle of a transfer may end the host",

@@ -59,9 +59,11 @@ pub(super) const FAMILY: Family = Family {
     // As with Open MPI 4.
     spawn_info: &[("map_by", "slot:OVERSUBSCRIBE")],
     secret_variable: Some("OMPI_MCA_offshoot_secret"),
+    environment_key: None,
     launcher: Launcher { name: "prte", in_path: true, daemons: &["prte", "prted"], needs_decoy: false },
     placement: Placement::OwnHostOnly(
-        "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs",
+        "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs: use \
+         Open MPI 4.1 or MPICH, or name this host alone",
     ),
     spawn_thread: "a second thread may spawn: running work stalls for 34 ms",
     containment: "the guard, with fault tolerance enabled; a death in the middle of a large transfer may hang it",

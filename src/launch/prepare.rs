@@ -152,6 +152,12 @@ pub(crate) fn spawn_info() -> &'static [(&'static str, &'static str)] {
     prepared().and_then(|prepared| prepared.family).map_or(&[], |family| family.spawn_info)
 }
 
+/// What `MPI_Comm_spawn` is to be told so that a guard has the secret of the control channel, where its
+/// environment may be another than this process's.
+pub(crate) fn secret_info() -> Option<(&'static str, String)> {
+    prepared()?.family?.environment_key.zip(process::secret_setting())
+}
+
 /// The environment as the user had it when [`init`](crate::init) was called in the host.
 ///
 /// A worker's environment has more in it: what the MPI needs, and the variables by which it tells a process

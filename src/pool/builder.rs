@@ -1,6 +1,7 @@
 //! The settings of a pool, and how it comes to be.
 
 use std::ops::{Bound, RangeBounds};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -13,7 +14,8 @@ use crate::core::Config;
 use crate::driver::mpi_thread::MpiThread;
 use crate::driver::{Driver, Turnable, run_drivers};
 use crate::error::BuildError;
-use crate::launch::Program;
+use crate::launch::{self, Program, Site};
+use crate::slots::{Slots, SlotsError, Source};
 use crate::task::{Call, Registry, Task};
 use crate::transport::loopback::LoopbackTransport;
 use crate::transport::mpi::MpiTransport;
@@ -42,6 +44,8 @@ const QUEUE_MAX: usize = 65_536;
 pub struct Builder {
     config: Config,
     workers: (Bound<u32>, Bound<u32>),
+    host_file: Option<PathBuf>,
+    oversubscribe: bool,
     queue_max: usize,
     program: Program,
     backend: Backend,
@@ -55,11 +59,11 @@ enum Backend {
 
 impl Default for Builder {
     fn default() -> Self {
-        let cores =
-            thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
         Self {
             config: Config::default(),
-            workers: (Bound::Included(0), Bound::Included(cores)),
+            workers: (Bound::Included(0), Bound::Unbounded),
+            host_file: None,
+            oversubscribe: false,
             queue_max: QUEUE_MAX,
             program: Program::this_executable(),
             backend: Backend::Mpi,
@@ -68,11 +72,33 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// How many workers the pool keeps at least, and has at most: `0..=8`, `2..=2`, `..=4`. The minimum
-    /// holds for the default program and is started at once; the rest comes on demand. One worker a
-    /// core at most, by default.
+    /// How many workers the pool keeps at least, and has at most: `0..=8`, `2..=2`, `..=4`, `2..`. The minimum
+    /// holds for the default program and is started at once; the rest comes on demand. Without an upper
+    /// limit there is one worker a core at most: as many as there are [`Slots`].
+    ///
+    /// More than that may be asked for on this machine, where they share its cores; in an allocation, or
+    /// with a host file, only with [`Builder::oversubscribe`].
     pub fn workers(mut self, workers: impl RangeBounds<u32>) -> Self {
         self.workers = (workers.start_bound().cloned(), workers.end_bound().cloned());
+        self
+    }
+
+    /// A file of the hosts on which workers are started: one host a line, `node1 slots=4` or `node1:4`, with
+    /// comments after `#`, in the order in which they are filled; one worker where no number is given. By
+    /// default the file that the environment variable `OFFSHOOT_HOSTFILE` names, if any. Inside an allocation
+    /// of Slurm it chooses among the allocated hosts.
+    ///
+    /// The executables are at the same paths on all hosts, which are reached as the MPI reaches them: through
+    /// `ssh` without a password, or what `OMPI_MCA_plm_rsh_agent` or `HYDRA_LAUNCHER_EXEC` names. With Open
+    /// MPI a worker elsewhere has the environment of that remote shell, not the host's.
+    pub fn hostfile(mut self, path: impl Into<PathBuf>) -> Self {
+        self.host_file = Some(path.into());
+        self
+    }
+
+    /// Allows more workers than there are slots in the allocation or the host file; not allowed by default.
+    pub fn oversubscribe(mut self, allowed: bool) -> Self {
+        self.oversubscribe = allowed;
         self
     }
 
@@ -127,18 +153,46 @@ impl Builder {
     /// Makes the pool. With MPI the first one initializes MPI, unless the host has.
     ///
     /// # Errors
-    /// [`BuildError`]: a setting makes no sense, `offshoot::init` was not called, or MPI cannot be used.
+    /// [`BuildError`]: a setting makes no sense, `offshoot::init` was not called, MPI cannot be used, there are
+    /// not so many slots, or a host cannot be reached.
     pub fn build(self) -> Result<Pool, BuildError> {
-        let config = self.config()?;
+        let slots = match self.backend {
+            Backend::Mpi => Slots::find_with(self.host_file.as_deref())?,
+            Backend::Loopback(_) => Slots::of_cores(),
+        };
+        let config = self.config(&slots)?;
         self.program.check()?;
+        let source = match self.workers.1 {
+            Bound::Included(_) | Bound::Excluded(_) => Source::User,
+            Bound::Unbounded => slots.source.clone(),
+        };
         let shared = match self.backend {
-            Backend::Mpi => on_mpi(config, self.program, self.queue_max)?,
+            Backend::Mpi => {
+                self.check_slots(&slots, config.workers_max)?;
+                on_mpi(config, self.program, self.queue_max, &slots)?
+            }
             Backend::Loopback(registry) => in_memory(config, self.program, self.queue_max, registry)?,
         };
-        Ok(Pool::new(shared, config.workers_max))
+        Ok(Pool::on(slots, shared, config.workers_max, source))
     }
 
-    fn config(&self) -> Result<Config, BuildError> {
+    /// Refuses more workers than fit, where somebody else counts on it that they do. On a machine of one's own
+    /// they only slow each other down.
+    pub(super) fn check_slots(&self, slots: &Slots, workers: u32) -> Result<(), SlotsError> {
+        let total = slots.total();
+        match slots.source {
+            _ if workers <= total || self.oversubscribe => Ok(()),
+            Source::Cores | Source::User => {
+                tracing::warn!("up to {workers} workers share {total} core(s)");
+                Ok(())
+            }
+            Source::Slurm | Source::HostFile(_) => {
+                Err(SlotsError::TooMany { workers, slots: total, source_of_slots: slots.source.clone() })
+            }
+        }
+    }
+
+    pub(super) fn config(&self, slots: &Slots) -> Result<Config, BuildError> {
         let setting = |text: &str| Err(BuildError::Setting(text.to_owned()));
         let workers_min = match self.workers.0 {
             Bound::Included(min) => min,
@@ -148,9 +202,7 @@ impl Builder {
         let workers_max = match self.workers.1 {
             Bound::Included(max) => max,
             Bound::Excluded(max) => max.saturating_sub(1),
-            Bound::Unbounded => {
-                return setting("workers(min..): a pool needs an upper limit, as in `workers(0..=8)`");
-            }
+            Bound::Unbounded => slots.total().max(workers_min),
         };
         if workers_max == 0 {
             return setting("workers(..=0): a pool without workers runs nothing");
@@ -168,14 +220,20 @@ impl Builder {
     }
 }
 
-fn on_mpi(config: Config, program: Program, queue_max: usize) -> Result<Arc<Shared>, BuildError> {
+fn on_mpi(
+    config: Config,
+    program: Program,
+    queue_max: usize,
+    slots: &Slots,
+) -> Result<Arc<Shared>, BuildError> {
+    let sites: Vec<Site> = launch::sites(slots, config.workers_max)?;
     let thread = MpiThread::get(config.spawn_timeout)?;
     let watchdog = Arc::clone(thread.watchdog());
     let (commands, inbox) = unbounded();
     let shared = Arc::new(Shared::new(commands, thread.doorbell(), queue_max));
     let driven = Arc::clone(&shared);
     thread.admit(move |runtime| {
-        let transport = MpiTransport::new(Rc::clone(runtime), config.spawn_timeout);
+        let transport = MpiTransport::new(Rc::clone(runtime), config.spawn_timeout, sites);
         let driver = Driver::new(config, program, transport, inbox, driven);
         watchdog.admit(&driver.books());
         Box::new(driver) as Box<dyn Turnable>

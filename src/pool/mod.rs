@@ -36,6 +36,7 @@ use crate::driver::{Command, Submission};
 use crate::error::{BuildError, RejectReason, SubmitError};
 use crate::ids::ProgramId;
 use crate::launch::Program;
+use crate::slots::{Slots, Source};
 use crate::task::{Call, Task};
 use crate::wire::codec;
 use crate::wire::message::PAYLOAD_MAX;
@@ -72,6 +73,8 @@ pub struct Pool {
 struct Inner {
     shared: Arc<Shared>,
     workers_max: u32,
+    workers_max_source: Source,
+    slots: Slots,
     programs: AtomicU32,
     /// Held while a program is numbered and announced, so that numbers and announcements agree.
     adding: Mutex<()>,
@@ -83,8 +86,19 @@ impl Pool {
         Builder::default()
     }
 
+    #[cfg(test)]
     pub(crate) fn new(shared: Arc<Shared>, workers_max: u32) -> Self {
-        let inner = Inner { shared, workers_max, programs: AtomicU32::new(1), adding: Mutex::new(()) };
+        Self::on(Slots::of_cores(), shared, workers_max, Source::User)
+    }
+
+    pub(crate) fn on(
+        slots: Slots,
+        shared: Arc<Shared>,
+        workers_max: u32,
+        workers_max_source: Source,
+    ) -> Self {
+        let (programs, adding) = (AtomicU32::new(1), Mutex::new(()));
+        let inner = Inner { shared, workers_max, workers_max_source, slots, programs, adding };
         Self { inner: Arc::new(inner) }
     }
 
@@ -224,6 +238,18 @@ impl Pool {
     #[must_use]
     pub fn workers_max(&self) -> u32 {
         self.inner.workers_max
+    }
+
+    /// Where [`Pool::workers_max`] comes from.
+    #[must_use]
+    pub fn workers_max_source(&self) -> &Source {
+        &self.inner.workers_max_source
+    }
+
+    /// The hosts that workers are started on.
+    #[must_use]
+    pub fn slots(&self) -> &Slots {
+        &self.inner.slots
     }
 
     /// How many workers and tasks there are, as of the driver's last turn.

@@ -13,6 +13,7 @@ use super::{Builder, Pool, as_completed};
 use crate::Program;
 use crate::error::{BuildError, RejectReason, TaskError};
 use crate::ids::{ProgramId, TaskId};
+use crate::slots::{Slots, Source};
 use crate::task::{Call, Context, Registry, Task};
 
 crate::tasks! {
@@ -449,12 +450,46 @@ fn settings_that_make_no_sense_are_refused() {
     let reversed = Pool::builder().workers(3..=2);
     for builder in [
         Pool::builder().workers(0..=0),
-        Pool::builder().workers(1..),
         reversed,
         Pool::builder().attempts_max(0),
         Pool::builder().queue_max(0),
     ] {
         assert!(matches!(builder.loopback().build(), Err(BuildError::Setting(_))));
+    }
+}
+
+#[test]
+fn without_an_upper_limit_there_are_as_many_workers_as_slots() {
+    for (builder, min) in [
+        (Pool::builder(), 0),
+        (Pool::builder().workers(0..), 0),
+        (Pool::builder().workers(999_999..), 999_999),
+    ] {
+        let config = builder.config(&Slots::of_cores()).expect("it makes sense");
+        assert_eq!((config.workers_min, config.workers_max), (min, Slots::of_cores().total().max(min)));
+    }
+    let pool = pool(3);
+    assert_eq!((pool.workers_max(), pool.workers_max_source()), (3, &Source::User));
+    let pool = Pool::builder().loopback().build().expect("it is in memory");
+    assert_eq!((pool.workers_max(), pool.workers_max_source()), (pool.slots().total(), &Source::Cores));
+}
+
+#[test]
+fn more_workers_than_slots_are_refused_where_others_count_on_them() {
+    let of = |source| {
+        let mut slots = Slots::of_cores();
+        slots.hosts[0].slots = 2;
+        Slots { source, ..slots }
+    };
+    let builder = Pool::builder();
+    assert_eq!(builder.check_slots(&of(Source::Cores), 8), Ok(()), "this machine is the user's own");
+    assert_eq!(builder.check_slots(&of(Source::Slurm), 2), Ok(()));
+    for source in [Source::Slurm, Source::HostFile("hosts".into())] {
+        let refused = builder.check_slots(&of(source.clone()), 3).expect_err("there are two slots");
+        let said = refused.to_string();
+        assert!(said.contains("2 slot(s)") && said.contains("oversubscribe"), "{said}");
+        assert!(said.contains(&source.to_string()), "{said}");
+        assert_eq!(builder.clone().oversubscribe(true).check_slots(&of(source), 3), Ok(()));
     }
 }
 

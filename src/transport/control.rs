@@ -3,12 +3,14 @@
 //! It exists beside the MPI thread because that one is blocked while `MPI_Comm_spawn` runs, and whether a
 //! spawn returns may depend on what is done meanwhile: a worker that does not reach `MPI_Init` in time must
 //! be killed for it. The channel is a Unix socket in the abstract name space, which leaves no file behind;
-//! who connects must be of the same user and know the secret.
+//! who connects must be of the same user and know the secret. Only where workers are on other hosts it listens
+//! on the network too, at the addresses that these hosts reach; there the secret alone decides.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -19,12 +21,16 @@ use rustc_hash::FxHashMap;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::Doorbell;
+use super::stream::{Address, Stream};
 use crate::process as own;
 use crate::wire::WireError;
 use crate::wire::control::{Ended, FromGuard, How, Secret, Splitter, Start, Ticket, ToGuard};
 
-/// Connections that have not said who they are. More are refused.
+/// Connections that have not said who they are. When there are more, the oldest has to go: a guard says so at
+/// once.
 const STRANGERS_MAX: usize = 64;
+/// Bytes that are kept of one that has not said who it is.
+const STRANGER_BYTES_MAX: usize = 4 << 10;
 
 /// What is told of a guard's worker.
 #[derive(Debug)]
@@ -44,6 +50,8 @@ pub(crate) struct Control {
 struct State {
     secret: Secret,
     guards: Mutex<Guards>,
+    /// Sockets on the network: where there are any, and those that the thread has not taken over yet.
+    networks: Mutex<Networks>,
     /// Wakes the thread.
     bell: OwnedFd,
     doorbell: Arc<Doorbell>,
@@ -55,12 +63,18 @@ struct Guards {
     expected: FxHashMap<Ticket, Expected>,
 }
 
+#[derive(Default)]
+struct Networks {
+    addresses: Vec<std::net::SocketAddr>,
+    fresh: Vec<TcpListener>,
+}
+
 /// A spawn that was asked for, from before it to the end of its worker.
 struct Expected {
     start: Option<Start>,
     notices: Sender<(Ticket, Notice)>,
     /// The guard's connection, once it has proved who it is.
-    stream: Option<UnixStream>,
+    stream: Option<Stream>,
     /// When the worker is killed, unless it has passed `MPI_Init`.
     deadline: Option<Instant>,
     is_overdue: bool,
@@ -74,11 +88,16 @@ impl Control {
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&address)?)?;
         listener.set_nonblocking(true)?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let state = Arc::new(State { secret: Secret(secret), guards: Mutex::default(), bell, doorbell });
-        let listening = Arc::clone(&state);
-        thread::Builder::new()
-            .name("offshoot control".to_owned())
-            .spawn(move || Listener { state: listening, socket: listener, connections: Vec::new() }.run())?;
+        let state = Arc::new(State {
+            secret: Secret(secret),
+            guards: Mutex::default(),
+            networks: Mutex::default(),
+            bell,
+            doorbell,
+        });
+        let listener =
+            Listener { state: Arc::clone(&state), socket: listener, networks: vec![], connections: vec![] };
+        thread::Builder::new().name("offshoot control".to_owned()).spawn(move || listener.run())?;
         Ok(Self { address, state })
     }
 
@@ -89,9 +108,34 @@ impl Control {
         Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
     }
 
-    /// Where guards connect to.
+    /// Where guards on this host connect to.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where guards on a host connect to that reaches this one at `ip`. From the first call on, it listens there.
+    pub(crate) fn network_address(&self, own_name: &str, ip: IpAddr) -> std::io::Result<String> {
+        let mut networks = self.state.networks();
+        let known = networks.addresses.iter().find(|address| address.ip() == ip).copied();
+        let address = match known {
+            Some(address) => address,
+            None => {
+                let listener = TcpListener::bind((ip, 0))?;
+                listener.set_nonblocking(true)?;
+                let address = listener.local_addr()?;
+                networks.addresses.push(address);
+                networks.fresh.push(listener);
+                self.state.wake();
+                address
+            }
+        };
+        let name = self.address.clone();
+        Ok(Address { name, network: Some((own_name.to_owned(), address)) }.to_string())
+    }
+
+    /// Whether workers may be on other hosts.
+    pub(crate) fn is_on_network(&self) -> bool {
+        !self.state.networks().addresses.is_empty()
     }
 
     /// Expects the guard of a spawn. Its worker is killed if it has not passed `MPI_Init` by `deadline`.
@@ -160,6 +204,10 @@ impl State {
         self.guards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn networks(&self) -> MutexGuard<'_, Networks> {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn wake(&self) {
         // It can only fail for want of room in the counter, and then the thread is being woken anyway.
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
@@ -168,9 +216,9 @@ impl State {
 
 impl Expected {
     fn say(&mut self, message: &ToGuard) {
-        // A guard reads as long as it lives; the few bytes of a message fit its buffer.
+        // A guard reads as long as it lives.
         if let Some(stream) = &mut self.stream {
-            let _ = stream.write_all(&message.encode());
+            let _ = stream.write_patiently(&message.encode());
         }
     }
 }
@@ -179,11 +227,12 @@ impl Expected {
 struct Listener {
     state: Arc<State>,
     socket: UnixListener,
+    networks: Vec<TcpListener>,
     connections: Vec<Connection>,
 }
 
 struct Connection {
-    stream: UnixStream,
+    stream: Stream,
     splitter: Splitter,
     /// Whose guard it is; unknown at first.
     ticket: Option<Ticket>,
@@ -198,23 +247,28 @@ impl Listener {
             if woken.first() == Some(&true) {
                 let _ = rustix::io::read(&self.state.bell, &mut [0_u8; 8]);
             }
-            if woken.get(1) == Some(&true) {
-                self.accept();
-            }
+            let sockets = 1 + self.networks.len();
+            let connections = woken.iter().skip(1 + sockets);
             for (connection, _) in
-                self.connections.iter_mut().zip(woken.iter().skip(2)).filter(|(_, readable)| **readable)
+                self.connections.iter_mut().zip(connections).filter(|(_, readable)| **readable)
             {
                 connection.read(&self.state);
             }
+            if woken.iter().skip(1).take(sockets).any(|readable| *readable) {
+                self.accept();
+            }
             self.connections.retain(|connection| !connection.over);
+            self.networks.append(&mut self.state.networks().fresh);
             self.kill_overdue();
         }
     }
 
-    /// Sleeps until something can be read or a deadline has come: the bell, the socket, each connection.
+    /// Sleeps until something can be read or a deadline has come: the bell, the sockets, each connection.
     fn sleep(&self) -> Vec<bool> {
         let own: [BorrowedFd<'_>; 2] = [self.state.bell.as_fd(), self.socket.as_fd()];
-        let all = own.into_iter().chain(self.connections.iter().map(|connection| connection.stream.as_fd()));
+        let networks = self.networks.iter().map(AsFd::as_fd);
+        let connections = self.connections.iter().map(|connection| connection.stream.as_fd());
+        let all = own.into_iter().chain(networks).chain(connections);
         let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         let until = self.state.guards().expected.values().filter_map(|expected| expected.deadline).min();
         let timeout = until.map(|until| timespec(until.saturating_duration_since(Instant::now())));
@@ -226,20 +280,35 @@ impl Listener {
 
     fn accept(&mut self) {
         while let Ok((stream, _)) = self.socket.accept() {
-            let strangers = self.connections.iter().filter(|connection| connection.ticket.is_none()).count();
-            let own_user = rustix::net::sockopt::socket_peercred(&stream)
-                .is_ok_and(|peer| peer.uid == rustix::process::geteuid());
-            if strangers >= STRANGERS_MAX || !own_user || stream.set_nonblocking(true).is_err() {
-                tracing::warn!("a connection to the control channel was refused");
-                continue;
-            }
-            self.connections.push(Connection {
-                stream,
-                splitter: Splitter::default(),
-                ticket: None,
-                over: false,
-            });
+            self.admit(Stream::Unix(stream));
         }
+        for listener in std::mem::take(&mut self.networks) {
+            while let Ok((stream, _)) = listener.accept() {
+                // One that cannot be set up is gone already.
+                Stream::over_network(stream).into_iter().for_each(|stream| self.admit(stream));
+            }
+            self.networks.push(listener);
+        }
+    }
+
+    /// Takes in one that has yet to say who it is.
+    fn admit(&mut self, stream: Stream) {
+        if !stream.may_be_of_this_user() || stream.set_nonblocking().is_err() {
+            tracing::warn!("a connection to the control channel was refused");
+            return;
+        }
+        let mut strangers = self.connections.iter().enumerate().filter(|(_, one)| one.ticket.is_none());
+        let oldest = strangers.next().map(|(at, _)| at).filter(|_| strangers.count() + 1 >= STRANGERS_MAX);
+        if let Some(oldest) = oldest {
+            tracing::warn!("many connections to the control channel say nothing: the oldest was closed");
+            self.connections.remove(oldest);
+        }
+        self.connections.push(Connection {
+            stream,
+            splitter: Splitter::default(),
+            ticket: None,
+            over: false,
+        });
     }
 
     fn kill_overdue(&self) {
@@ -267,6 +336,10 @@ impl Connection {
         loop {
             match self.splitter.next_frame().and_then(|frame| frame.map(FromGuard::decode).transpose()) {
                 Ok(Some(message)) => self.hear(message, state),
+                Ok(None) if self.ticket.is_none() && self.splitter.waiting() > STRANGER_BYTES_MAX => {
+                    tracing::warn!("a connection to the control channel said much, and not who it is");
+                    return self.close(state);
+                }
                 Ok(None) => return,
                 Err(error) => return self.refuse(state, &error),
             }
@@ -364,135 +437,4 @@ fn fresh_number() -> std::io::Result<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    //! Who connects, who is believed, and what becomes of a guard that is late.
-
-    use std::io::{Read, Write};
-    use std::os::linux::net::SocketAddrExt;
-
-    use crossbeam_channel::{Receiver, unbounded};
-
-    use super::*;
-
-    const SECRET: [u8; 16] = [7; 16];
-
-    fn control() -> Control {
-        Control::start(SECRET, Arc::default()).expect("a socket can be made")
-    }
-
-    fn start() -> Start {
-        Start {
-            executable: b"/bin/true".to_vec(),
-            arguments: vec![],
-            variables: vec![],
-            directory: b"/".to_vec(),
-        }
-    }
-
-    fn expect(control: &Control, within: Duration) -> (Ticket, Receiver<(Ticket, Notice)>) {
-        let (notify, notices) = unbounded();
-        (control.expect(start(), Instant::now() + within, notify), notices)
-    }
-
-    fn connect(control: &Control) -> UnixStream {
-        let address = SocketAddr::from_abstract_name(control.address()).expect("the name is short");
-        let stream = UnixStream::connect_addr(&address).expect("somebody listens");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("it is not zero");
-        stream
-    }
-
-    fn say(stream: &mut UnixStream, message: &FromGuard) {
-        stream.write_all(&message.encode()).expect("the other side reads");
-    }
-
-    /// What the parent says next; `None` if it closes the connection.
-    fn hear(stream: &mut UnixStream) -> Option<ToGuard> {
-        let mut splitter = Splitter::default();
-        loop {
-            let mut bytes = [0; 1];
-            match stream.read(&mut bytes) {
-                Ok(0) => return None,
-                Ok(length) => splitter.feed(&bytes[..length]),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
-                Err(error) => panic!("nothing was said: {error}"),
-            }
-            if let Some(frame) = splitter.next_frame().expect("the parent speaks well") {
-                return Some(ToGuard::decode(frame).expect("the parent speaks well"));
-            }
-        }
-    }
-
-    #[test]
-    fn a_guard_that_knows_the_secret_is_told_what_to_start() {
-        let control = control();
-        let (ticket, notices) = expect(&control, Duration::from_secs(20));
-        let mut guard = connect(&control);
-        say(&mut guard, &FromGuard::Here { ticket, secret: Secret(SECRET) });
-        assert_eq!(hear(&mut guard), Some(ToGuard::Start(start())));
-        say(&mut guard, &FromGuard::Ready);
-        let (whose, notice) = notices.recv().expect("it is passed on");
-        assert!(whose == ticket && matches!(notice, Notice::Ready));
-        control.kill(ticket);
-        assert_eq!(hear(&mut guard), Some(ToGuard::Kill));
-    }
-
-    #[test]
-    fn whoever_does_not_know_the_secret_is_sent_away_and_costs_nothing() {
-        let control = control();
-        let (ticket, notices) = expect(&control, Duration::from_secs(20));
-        let mut stranger = connect(&control);
-        say(&mut stranger, &FromGuard::Here { ticket, secret: Secret([0; 16]) });
-        assert_eq!(hear(&mut stranger), None);
-        let mut babbler = connect(&control);
-        babbler.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("the other side reads");
-        assert_eq!(hear(&mut babbler), None);
-        // The guard that comes after them is as welcome as ever.
-        let mut guard = connect(&control);
-        say(&mut guard, &FromGuard::Here { ticket, secret: Secret(SECRET) });
-        assert_eq!(hear(&mut guard), Some(ToGuard::Start(start())));
-        assert!(notices.is_empty(), "strangers are nobody's business");
-    }
-
-    #[test]
-    fn a_second_guard_for_one_spawn_is_sent_away() {
-        let control = control();
-        let (ticket, _notices) = expect(&control, Duration::from_secs(20));
-        let mut first = connect(&control);
-        say(&mut first, &FromGuard::Here { ticket, secret: Secret(SECRET) });
-        assert!(hear(&mut first).is_some());
-        let mut second = connect(&control);
-        say(&mut second, &FromGuard::Here { ticket, secret: Secret(SECRET) });
-        assert_eq!(hear(&mut second), None);
-        control.kill(ticket);
-        assert_eq!(hear(&mut first), Some(ToGuard::Kill), "the first one is still the guard");
-    }
-
-    #[test]
-    fn a_worker_that_is_late_is_killed_and_said_to_be_overdue() {
-        let control = control();
-        let (ticket, notices) = expect(&control, Duration::from_millis(50));
-        let mut guard = connect(&control);
-        say(&mut guard, &FromGuard::Here { ticket, secret: Secret(SECRET) });
-        assert!(hear(&mut guard).is_some());
-        assert_eq!(hear(&mut guard), Some(ToGuard::Kill));
-        let how = How::Signalled { signal: 9, core: false };
-        say(&mut guard, &FromGuard::Ended(Ended { how, stand_in: true, stderr: vec![] }));
-        let (_, notice) = notices.recv().expect("it is passed on");
-        assert!(
-            matches!(notice, Notice::Ended(Ended { how: How::Overdue, stand_in: true, .. })),
-            "{notice:?}"
-        );
-    }
-
-    #[test]
-    fn a_guard_that_vanishes_is_reported() {
-        let control = control();
-        let (ticket, notices) = expect(&control, Duration::from_secs(20));
-        let mut guard = connect(&control);
-        say(&mut guard, &FromGuard::Here { ticket, secret: Secret(SECRET) });
-        assert!(hear(&mut guard).is_some());
-        drop(guard);
-        let (_, notice) = notices.recv().expect("it is reported");
-        assert!(matches!(notice, Notice::Ended(Ended { how: How::GuardGone, .. })), "{notice:?}");
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@ pub(crate) mod loopback;
 pub(crate) mod mpi;
 mod patience;
 mod pulse;
+pub(crate) mod stream;
 
 pub(crate) use doorbell::Doorbell;
 pub(crate) use patience::Patience;

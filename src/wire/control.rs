@@ -160,6 +160,11 @@ impl Splitter {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Bytes that were taken in and are no whole frame yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// The next whole frame, if it is there. After an error nothing of the stream makes sense any more.
     pub(crate) fn next_frame(&mut self) -> Result<Option<Bytes>, WireError> {
         if self.buffer.len() < PREFIX {

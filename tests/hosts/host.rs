@@ -3,6 +3,7 @@
 //! A scenario checks what it sees by itself, and returns an error if something is wrong. Its workers run
 //! this executable as well; those of other programs run `worker.rs`.
 
+mod elsewhere;
 mod faults;
 mod lifecycle;
 mod load;
@@ -65,6 +66,9 @@ scenarios! {
         the_host_uses_mpi_too,
         the_host_has_mpi_at_a_low_level,
         the_host_has_finalized_mpi;
+    elsewhere:
+        tasks_run_on_two_hosts,
+        slots_come_from_slurm;
     spawn:
         missing_executable,
         not_executable,

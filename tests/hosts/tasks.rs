@@ -55,6 +55,17 @@ offshoot::tasks! {
         Ok(worker)
     }
 
+    /// As `meet`, but returns the host. The first worker on `victim` ends itself before.
+    pub(crate) fn meet_at(context: &mut Context, folder: PathBuf, workers: usize, victim: Option<String>) -> String {
+        if victim.is_some_and(|victim| victim == context.host()) && fs::create_dir(folder.with_extension("dead")).is_ok()
+        {
+            process::Command::new("/bin/sh").args(["-c", &format!("kill -9 {}", process::id())]).status()?;
+        }
+        fs::write(folder.join(context.worker().number().to_string()), "")?;
+        eventually("the other workers", || fs::read_dir(&folder).is_ok_and(|files| files.count() >= workers))?;
+        Ok(context.host().to_owned())
+    }
+
     /// Ends its worker, in one of the ways in which processes end.
     pub(crate) fn die(way: String) {
         match way.as_str() {

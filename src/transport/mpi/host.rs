@@ -12,11 +12,12 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustc_hash::FxHashMap;
 
 use super::ffi::{Comm, Completed, Info, MpiError, Operations};
+use super::places::Places;
 use super::{FRAME_TAG, Runtime};
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::finding::Finding;
 use crate::ids::WorkerId;
-use crate::launch::{self, Program};
+use crate::launch::{self, Hints, Program, Site};
 use crate::process;
 use crate::transport::control::Notice;
 use crate::transport::{Call, Report, Transport};
@@ -34,6 +35,7 @@ const DISCONNECT_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct MpiTransport {
     runtime: Rc<Runtime>,
     spawn_timeout: Duration,
+    places: Places,
     peers: FxHashMap<WorkerId, Peer>,
     tickets: FxHashMap<Ticket, WorkerId>,
     spawns: VecDeque<(WorkerId, Program)>,
@@ -61,11 +63,12 @@ enum Operation {
 }
 
 impl MpiTransport {
-    pub(crate) fn new(runtime: Rc<Runtime>, spawn_timeout: Duration) -> Self {
+    pub(crate) fn new(runtime: Rc<Runtime>, spawn_timeout: Duration, sites: Vec<Site>) -> Self {
         let (notify, notices) = unbounded();
         Self {
             runtime,
             spawn_timeout,
+            places: Places::new(sites),
             peers: FxHashMap::default(),
             tickets: FxHashMap::default(),
             spawns: VecDeque::new(),
@@ -80,11 +83,42 @@ impl MpiTransport {
     /// between two spawns, each of which blocks for as long as the MPI takes.
     fn spawn_next(&mut self, reports: &mut Vec<Report>) -> bool {
         let Some((worker, program)) = self.spawns.pop_front() else { return false };
-        reports.push(match self.start(worker, &program) {
+        let started = self.start(worker, &program);
+        self.places.note_start(worker, started.is_ok());
+        reports.push(match started {
             Ok(()) => Report::Spawned { worker },
-            Err(failure) => Report::SpawnFailed { worker, failure },
+            Err(failure) => {
+                self.places.release(worker);
+                Report::SpawnFailed { worker, failure }
+            }
         });
         true
+    }
+
+    /// Chooses a host: what MPI is told of it, and where a guard there finds its parent.
+    fn place(&mut self, worker: WorkerId) -> Result<(Hints, String), SpawnFailure> {
+        let unreachable = |reason: String| SpawnFailure::new(SpawnCause::Host, reason);
+        let site =
+            self.places.take(worker).cloned().ok_or_else(|| unreachable("there is no host".to_owned()))?;
+        for host in self.places.to_ask(worker, !launch::outlives_hosts()) {
+            launch::ask(&host).map_err(|finding| {
+                let is_another = host != site.host.name;
+                let why =
+                    if is_another { "; while it is gone, this MPI starts no worker anywhere" } else { "" };
+                unreachable(format!("{finding}{why}"))
+            })?;
+            self.places.trust(&host);
+        }
+        let control = self.runtime.control();
+        let address = match site.route {
+            Some(ip) => control
+                .network_address(&launch::own_name(), ip)
+                .map_err(|error| unreachable(format!("nothing can listen at {ip}: {error}")))?,
+            None => control.address().to_owned(),
+        };
+        // Once other hosts are known to the MPI, it has to be told of this one too.
+        let is_plain = site.info.is_empty() && control.is_on_network();
+        Ok((if is_plain { launch::own_host_info() } else { site.info }, address))
     }
 
     /// Spawns the guard of one worker, and makes sure that it is one process.
@@ -96,6 +130,7 @@ impl MpiTransport {
             return Err(SpawnFailure::new(SpawnCause::Launcher, reason));
         }
         let start = program.start().map_err(|reason| SpawnFailure::new(SpawnCause::Executable, reason))?;
+        let (host, address) = self.place(worker)?;
         let control = self.runtime.control();
         let deadline = Instant::now() + self.spawn_timeout;
         let ticket = control.expect(start, deadline, self.notify.clone());
@@ -104,7 +139,7 @@ impl MpiTransport {
         let spawned = self
             .runtime
             .pulse()
-            .during(Call::Spawn, limit, || spawn_guard(&self.runtime, control.address(), ticket));
+            .during(Call::Spawn, limit, || spawn_guard(&self.runtime, &address, &host, ticket));
         control.note_spawned(ticket);
         match spawned {
             Ok(comm) => {
@@ -128,6 +163,7 @@ impl MpiTransport {
                 Notice::Ready => {}
                 Notice::Ended(ended) if ended.stand_in => {
                     // The guard has initialized MPI in the worker's place, and is leaving.
+                    self.places.note_start(worker, false);
                     self.close(worker);
                     reports.push(Report::SpawnFailed { worker, failure: failure(&ended) });
                 }
@@ -135,7 +171,12 @@ impl MpiTransport {
                     self.abandon(worker);
                     reports.push(Report::SpawnFailed { worker, failure: failure(&ended) });
                 }
-                Notice::Ended(ended) => reports.push(Report::Lost { worker, reason: describe(&ended) }),
+                Notice::Ended(ended) => {
+                    if ended.how == How::GuardGone {
+                        self.places.suspect(worker);
+                    }
+                    reports.push(Report::Lost { worker, reason: describe(&ended) });
+                }
             }
         }
     }
@@ -144,6 +185,7 @@ impl MpiTransport {
     fn close(&mut self, worker: WorkerId) {
         let Some(peer) = self.peers.remove(&worker) else { return };
         self.tickets.remove(&peer.ticket);
+        self.places.release(worker);
         self.runtime.control().forget(peer.ticket);
         let disconnect = || peer.comm.disconnect();
         if let Err(error) = self.runtime.pulse().during(Call::Disconnect, DISCONNECT_LIMIT, disconnect) {
@@ -201,11 +243,12 @@ impl MpiTransport {
 
     /// Reports the suspects of whom no guard has said anything.
     fn give_up_suspects(&mut self, reports: &mut Vec<Report>) {
-        let peers = &self.peers;
+        let (peers, places) = (&self.peers, &mut self.places);
         self.suspects.retain(|(worker, error, since)| {
             let is_there = peers.contains_key(worker);
             let is_over = since.elapsed() > GUARD_PATIENCE;
             if is_there && is_over {
+                places.suspect(*worker);
                 reports.push(Report::Lost { worker: *worker, reason: error.to_string() });
             }
             is_there && !is_over
@@ -242,6 +285,7 @@ impl Transport for MpiTransport {
             self.runtime.control().kill(peer.ticket);
             self.runtime.note_loss();
         }
+        self.places.release(worker);
     }
 
     fn poll(&mut self, reports: &mut Vec<Report>) -> bool {
@@ -282,15 +326,22 @@ impl Drop for MpiTransport {
     }
 }
 
-fn spawn_guard(runtime: &Runtime, address: &str, ticket: Ticket) -> Result<Comm, String> {
+fn spawn_guard(
+    runtime: &Runtime,
+    address: &str,
+    host: &[(&'static str, String)],
+    ticket: Ticket,
+) -> Result<Comm, String> {
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|error| error.to_string());
     let executable = env::current_exe().map_err(|error| format!("this executable has no path: {error}"))?;
     let command = text(executable.as_os_str().as_bytes())?;
     let arguments = launch::guard_arguments(address, ticket);
     let arguments: Vec<CString> =
         arguments.iter().map(|argument| text(argument.as_bytes())).collect::<Result<_, _>>()?;
-    let hints =
-        launch::spawn_info().iter().map(|(key, value)| Ok((text(key.as_bytes())?, text(value.as_bytes())?)));
+    let secret = launch::secret_info();
+    let ours = host.iter().chain(&secret).map(|(key, value)| (*key, value.as_str()));
+    let hints = launch::spawn_info().iter().copied().chain(ours);
+    let hints = hints.map(|(key, value)| Ok((text(key.as_bytes())?, text(value.as_bytes())?)));
     let hints: Vec<_> = hints.collect::<Result<_, String>>()?;
     let spawned = Info::new().and_then(|mut info| {
         // A guard keeps no directory busy; it starts the worker in its own.

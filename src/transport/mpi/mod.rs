@@ -1,6 +1,6 @@
 //! Frames over MPI point-to-point, on intercommunicators that `MPI_Comm_spawn` made.
 //!
-//! `runtime` owns MPI in this process, `host` is the driver's end, `worker` the worker's. `ffi` has
+//! `runtime` owns MPI in this process, `host` is the driver's end, `worker` the worker's; `places` knows which worker is on which host. `ffi` has
 //! the checked calls, and is the only file that names `mpi::ffi`.
 //!
 //! Nothing here uses `COMM_WORLD`, and no receive blocks: messages are probed for, received into
@@ -8,6 +8,7 @@
 
 mod ffi;
 mod host;
+mod places;
 mod runtime;
 mod worker;
 
