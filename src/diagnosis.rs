@@ -1,11 +1,12 @@
 //! What `offshoot doctor` shows and bug reports need: which MPI this is, what was done for it, what was found.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::finding::{Finding, Status};
 use crate::launch::{self, Outcome, Prepared};
+use crate::slots::{Slots, SlotsError};
 use crate::transport::mpi;
 
 /// What is known of this process's MPI and of the machine, without starting anything.
@@ -30,6 +31,8 @@ pub struct Diagnosis {
     pub spawn_thread: Option<&'static str>,
     /// What stands between this process and a worker's death.
     pub containment: Option<&'static str>,
+    /// The hosts and how many workers fit on each, if that can be told.
+    pub slots: Option<Slots>,
     /// Environment variables that this MPI needs, and what became of each.
     pub environment: Vec<Variable>,
     /// What was looked at on this machine.
@@ -67,7 +70,24 @@ impl Diagnosis {
     /// [`init`](crate::init) was not called.
     #[must_use]
     pub fn make() -> Option<Self> {
+        Self::of_slots(Slots::find())
+    }
+
+    /// As [`Diagnosis::make`], with this host file.
+    #[must_use]
+    pub fn make_with(host_file: &Path) -> Option<Self> {
+        Self::of_slots(Slots::find_in(host_file))
+    }
+
+    fn of_slots(slots: Result<Slots, SlotsError>) -> Option<Self> {
         let prepared = launch::prepared()?;
+        let mut findings = launch::findings(prepared);
+        findings.push(match &slots {
+            Ok(slots) => Finding::ok("slots", format!("{} in all, {}", slots.total(), slots.source)),
+            Err(error) => {
+                Finding::failure("slots", error.to_string(), "correct it, or name another host file")
+            }
+        });
         let facts = mpi::facts();
         let family = prepared.family;
         Some(Self {
@@ -81,7 +101,8 @@ impl Diagnosis {
             spawn_thread: family.map(|family| family.spawn_thread),
             containment: family.map(|family| family.containment),
             environment: environment(prepared),
-            findings: launch::findings(prepared),
+            slots: slots.ok(),
+            findings,
         })
     }
 

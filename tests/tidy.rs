@@ -14,7 +14,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("transport", &["launch", "process", "task", "wire", "worker"]),
     ("worker", &["guard", "launch", "process", "task", "transport", "wire"]),
     ("guard", &["launch", "process", "transport::control", "transport::mpi", "transport::stream", "wire"]),
-    ("diagnosis", &["launch", "transport::mpi"]),
+    ("diagnosis", &["launch", "slots", "transport::mpi"]),
     ("driver", &["core", "launch", "pool", "process", "task", "transport", "wire"]),
     ("pool", &["core", "driver", "launch", "task", "transport", "wire"]),
 ];

@@ -35,6 +35,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH")]
     mpi: Option<PathBuf>,
 
+    /// Look at, and spawn on, the hosts of this file: one a line, `node1 slots=4` or `node1:4`.
+    #[arg(long, value_name = "FILE")]
+    hostfile: Option<PathBuf>,
+
     /// How long a worker may take to start.
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
     timeout: u32,
@@ -58,17 +62,22 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
         eprintln!("offshoot: {}", elsewhere::look(folder));
         return ExitCode::from(USAGE);
     }
-    let Some(before) = Diagnosis::make() else {
+    let diagnose = || match &arguments.hostfile {
+        Some(file) => Diagnosis::make_with(file),
+        None => Diagnosis::make(),
+    };
+    let Some(before) = diagnose() else {
         eprintln!("offshoot: this process was not initialized, which is a bug");
         return ExitCode::FAILURE;
     };
     let trial = if !before.is_fine() || arguments.look_only {
         None
     } else {
-        Some(trial::run(Duration::from_secs(arguments.timeout.max(1).into())))
+        let timeout = Duration::from_secs(arguments.timeout.max(1).into());
+        Some(trial::run(timeout, arguments.hostfile.as_deref()))
     };
     // MPI tells more once it is initialized.
-    let diagnosis = Diagnosis::make().unwrap_or(before);
+    let diagnosis = diagnose().unwrap_or(before);
     let report = Report::new(diagnosis, trial, arguments.look_only);
     let printed = if arguments.json { report.print_json() } else { report.print() };
     match printed {

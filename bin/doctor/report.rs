@@ -76,6 +76,11 @@ impl Report {
                 universe_size.map_or("not set".to_owned(), |size| format!("{size}, which is not trusted"));
             row(out, "universe size", &size)?;
         }
+        if let Some(slots) = &self.diagnosis.slots {
+            for host in &slots.hosts {
+                row(out, "host", &format!("{}: {} slots ({})", host.name, host.slots, slots.source))?;
+            }
+        }
         row(out, "spawning", spawn_thread.unwrap_or("unknown"))?;
         row(out, "containment", self.diagnosis.containment.unwrap_or("unknown"))
     }

@@ -1,5 +1,6 @@
 //! Two workers, really spawned: a message to each, the death of one, the life of the other. And the times.
 
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,21 +69,19 @@ const MOMENT: u64 = 200;
 const ROUND_TRIPS: u32 = 200;
 
 /// Tries it.
-pub(crate) fn run(spawn_timeout: Duration) -> Trial {
+pub(crate) fn run(spawn_timeout: Duration, host_file: Option<&Path>) -> Trial {
     let mut trial = Trial::default();
-    trial.error = trial.go(spawn_timeout).err().map(|error| format!("{error:#}"));
+    trial.error = trial.go(spawn_timeout, host_file).err().map(|error| format!("{error:#}"));
     trial
 }
 
 impl Trial {
-    fn go(&mut self, spawn_timeout: Duration) -> anyhow::Result<()> {
+    fn go(&mut self, spawn_timeout: Duration, host_file: Option<&Path>) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let pool = Pool::builder()
-            .workers(2..=2)
-            .spawn_timeout(spawn_timeout)
-            .attempts_max(1)
-            .build()
-            .context("there is no pool")?;
+        // Two, even where there is room for one: it is a trial.
+        let builder = Pool::builder().workers(2..=2).oversubscribe(true).attempts_max(1);
+        let builder = host_file.into_iter().fold(builder, |builder, file| builder.hostfile(file));
+        let pool = builder.spawn_timeout(spawn_timeout).build().context("there is no pool")?;
         self.init_ms = Some(millis(begun));
 
         let begun = Instant::now();
