@@ -9,10 +9,10 @@ MPI ?= system
 PROFILE ?= default
 WITH_MPI := scripts/with-mpi.sh $(MPI)
 
-.PHONY: help setup build run test lint mutants bench clean
+.PHONY: help setup build run test spawns matrix lint mutants bench clean
 
 help: ## List these commands
-	@echo 'make TARGET [MPI=system|openmpi-4.1|openmpi-5.0|mpich-5|mpich-4.3|intel-2021]'
+	@echo 'make TARGET [MPI=system|openmpi-4.1|openmpi-5.0|mpich-5|mpich-4.3|intel-2021|abi|abi-intel]'
 	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: ## Install what is missing: MPI, libclang, cargo-nextest
@@ -29,6 +29,12 @@ run: ## Run examples/jobs.txt, some real work, on workers that the command grows
 test: setup ## Run all tests, those on real MPI too, and the examples in the documentation
 	$(WITH_MPI) cargo nextest run --profile $(PROFILE)
 	$(WITH_MPI) cargo test --doc
+
+spawns: setup ## Run the spawns under difficulties only (tests/mpi_spawn.rs)
+	$(WITH_MPI) cargo nextest run --profile $(PROFILE) -E 'binary(mpi_spawn)'
+
+matrix: ## Try those, and the doctor, on all MPIs, and print a table
+	@scripts/matrix.sh
 
 lint: setup ## Check format, clippy and rustdoc, warnings denied
 	cargo fmt --check

@@ -167,7 +167,7 @@ fn finish() {
     let Some(Ok(thread)) = &*MPI_THREAD.lock().unwrap_or_else(PoisonError::into_inner) else { return };
     // One that was given up does not come back. Its MPI cannot be finalized, which hydra would punish.
     if thread.watchdog.verdict().is_err() {
-        return launch::kill_daemons();
+        return launch::end_daemons();
     }
     if thread.requests.send(Request::Finish { grace: EXIT_GRACE }).is_err() {
         return;
@@ -180,6 +180,6 @@ fn finish() {
         .wait_timeout_while(ended, 2 * EXIT_GRACE, |ended| !*ended)
         .unwrap_or_else(PoisonError::into_inner);
     if !*ended {
-        launch::kill_daemons();
+        launch::end_daemons();
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -31,29 +33,48 @@ impl Launchers {
 
     /// Whether one of those that were seen has ended, so that what waits for it waits in vain.
     pub(crate) fn loss(&self) -> Option<String> {
-        let has_ended = |id: i32| process(id).is_none_or(|process| process.ended);
         let (id, name) = self.seen.iter().find(|(id, _)| has_ended(**id))?;
         Some(format!("its launcher `{name}` (process {id}) has ended"))
     }
 }
 
-/// Kills the daemons that this process's MPI has started. Only when it cannot be finalized: a hydra that is
-/// left to notice by itself kills this process's whole group.
-pub(crate) fn kill_daemons() {
+/// How long a launcher may take to clean up, before it is killed.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Ends the daemons that this process's MPI has started. Only when that cannot be finalized.
+pub(crate) fn end_daemons() {
     let all = processes();
     let direct = own_daemons(&all);
-    let signal = |process: &Process, signal| {
-        if let Some(id) = Pid::from_raw(process.id) {
+    let family = prepared().and_then(|prepared| prepared.family);
+    if family.is_some_and(|family| family.launcher.needs_decoy) {
+        // A hydra that is left to notice by itself kills whole process groups. It stands still while what it
+        // watches is killed, or it would act on that.
+        direct.iter().for_each(|launcher| launcher.signal(Signal::STOP));
+        let is_direct = |id| direct.iter().any(|launcher| launcher.id == id);
+        let proxies = all.iter().filter(|process| is_direct(process.parent) && is_daemon(&process.name));
+        proxies.for_each(|proxy| proxy.signal(Signal::KILL));
+    } else {
+        // Others have files to remove.
+        direct.iter().for_each(|launcher| launcher.signal(Signal::TERM));
+        let until = Instant::now() + PATIENCE;
+        while direct.iter().any(|launcher| !has_ended(launcher.id)) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    direct.iter().for_each(|launcher| launcher.signal(Signal::KILL));
+}
+
+impl Process {
+    fn signal(&self, signal: Signal) {
+        // It may have ended by itself.
+        if let Some(id) = Pid::from_raw(self.id) {
             let _ = kill_process(id, signal);
         }
-    };
-    // The launcher stands still while what it watches is killed, or it would act on that.
-    direct.iter().for_each(|launcher| signal(launcher, Signal::STOP));
-    let is_direct = |id| direct.iter().any(|launcher| launcher.id == id);
-    all.iter()
-        .filter(|process| is_direct(process.parent) && is_daemon(&process.name))
-        .for_each(|proxy| signal(proxy, Signal::KILL));
-    direct.iter().for_each(|launcher| signal(launcher, Signal::KILL));
+    }
+}
+
+fn has_ended(id: i32) -> bool {
+    process(id).is_none_or(|process| process.ended)
 }
 
 /// The daemons among this process's children.

@@ -24,7 +24,7 @@ mod program;
 mod reach;
 mod record;
 
-pub(crate) use daemons::{Launchers, kill_daemons};
+pub(crate) use daemons::{Launchers, end_daemons};
 pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
 pub(crate) use hosts::own_name;

@@ -67,7 +67,8 @@ pub(super) const FAMILY: Family = Family {
     ),
     spawn_thread: "a second thread may spawn: running work stalls for 34 ms",
     containment: "the guard, with fault tolerance enabled; a death in the middle of a large transfer may hang it",
-    farewell: Farewell { finalizes_after_loss: true },
+    // It says goodbye to those whom it has never talked to, and crashes if one of them is gone.
+    farewell: Farewell { finalizes_after_loss: false },
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "PRTE_MCA_prte_if_include"],
 };

@@ -129,7 +129,7 @@ impl Runtime {
         // MPICH crashes in MPI_Finalize if its launcher is gone; others wait for it, or for the lost.
         let is_alone = self.launchers.borrow().loss().is_some();
         if self.ours && (is_alone || self.has_losses.get() && !launch::finalizes_after_loss()) {
-            return launch::kill_daemons();
+            return launch::end_daemons();
         }
         let freed = self.spawner.free();
         let finalized =
