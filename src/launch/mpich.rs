@@ -45,3 +45,17 @@ pub(super) const FAMILY: Family = Family {
 
 /// What hydra, the process manager of MPICH and Intel MPI, consists of.
 pub(super) const HYDRA: &[&str] = &["mpiexec", "mpiexec.hydra", "hydra_pmi_proxy", "hydra_bstrap_proxy"];
+
+#[cfg(test)]
+mod tests {
+    use super::FAMILY;
+
+    #[test]
+    fn the_one_that_cannot_spawn_is_refused() {
+        let debian = "MPICH Version:      4.0.2\nMPICH Release date: Thu Apr  7 12:34:45 CDT 2022\n";
+        assert!((FAMILY.recognizes)(debian) && (FAMILY.refuses)(debian).is_some());
+        for version in ["MPICH Version:\t5.0.2\n", "MPICH Version:      4.3.2\n"] {
+            assert!((FAMILY.recognizes)(version) && (FAMILY.refuses)(version).is_none(), "{version}");
+        }
+    }
+}

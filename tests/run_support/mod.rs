@@ -20,10 +20,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(10);
 
-/// `offshoot run`, about to be started.
+/// `offshoot`, about to be started.
 pub(crate) struct Offshoot {
     folder: TempDir,
+    command: &'static str,
     arguments: Vec<OsString>,
+    variables: Vec<(&'static str, OsString)>,
     stdin: Stdio,
     stdout: Option<Stdio>,
 }
@@ -47,9 +49,17 @@ pub(crate) struct Ended {
 
 /// `offshoot run` with these arguments, and nothing on standard input, in an empty folder.
 pub(crate) fn offshoot<A: Into<OsString>>(arguments: impl IntoIterator<Item = A>) -> Offshoot {
+    subcommand("run", arguments)
+}
+
+/// Another subcommand of `offshoot`, as [`offshoot`].
+pub(crate) fn subcommand<A: Into<OsString>>(
+    command: &'static str,
+    arguments: impl IntoIterator<Item = A>,
+) -> Offshoot {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("there is room for a folder");
     let arguments = arguments.into_iter().map(Into::into).collect();
-    Offshoot { folder, arguments, stdin: Stdio::null(), stdout: None }
+    Offshoot { folder, command, arguments, variables: Vec::new(), stdin: Stdio::null(), stdout: None }
 }
 
 impl Offshoot {
@@ -57,6 +67,12 @@ impl Offshoot {
     pub(crate) fn file(mut self, lines: impl AsRef<[u8]>) -> Self {
         self.arguments.push("lines".into());
         fs::write(self.folder.path().join("lines"), lines).expect("the folder is ours");
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub(crate) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.variables.push((name, value.into()));
         self
     }
 
@@ -78,12 +94,13 @@ impl Offshoot {
     }
 
     pub(crate) fn start(self) -> Running {
-        let Self { folder, arguments, stdin, stdout } = self;
+        let Self { folder, command, arguments, variables, stdin, stdout } = self;
         let mark = format!("{}-{}", process::id(), folder.path().display());
         let create = |name| File::create(folder.path().join(name)).expect("the folder is ours");
         let child = Command::new(env!("CARGO_BIN_EXE_offshoot"))
-            .arg("run")
+            .arg(command)
             .args(arguments)
+            .envs(variables)
             .current_dir(folder.path())
             .env(MARK, &mark)
             .stdin(stdin)
