@@ -89,7 +89,7 @@ fn is_daemon(name: &str) -> bool {
     // The kernel keeps 15 bytes of a name.
     let is_called =
         |daemon: &&str| daemon.starts_with(name) && (name.len() >= 15 || daemon.len() == name.len());
-    family.is_some_and(|family| family.launcher.daemons.iter().any(|daemon| is_called(&daemon)))
+    family.is_some_and(|family| family.launcher.daemons.iter().any(is_called))
 }
 
 fn processes() -> Vec<Process> {

@@ -1,5 +1,6 @@
 //! Runs the `offshoot` command as a user would, within a hard time limit, and proves that no process of
 //! it is left. In a process group of its own: on MPICH a host that dies badly takes its group with it.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
