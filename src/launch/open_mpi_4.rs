@@ -8,6 +8,12 @@ pub(super) const FAMILY: Family = Family {
     refuses: |_| None,
     environment: &[
         Setting {
+            name: "OMPI_MCA_rmaps_base_oversubscribe",
+            value: Value::Set("1"),
+            when: When::Always,
+            why: "a plain process has as many slots as there are cores, itself included: without this, not enough slots",
+        },
+        Setting {
             name: "OMPI_MCA_mpi_yield_when_idle",
             value: Value::Set("1"),
             when: When::Always,
@@ -39,7 +45,8 @@ pub(super) const FAMILY: Family = Family {
         },
     ],
     // A worker for each core, and the host beside them, which waits most of the time: there are never slots
-    // enough. The key works in a job of mpiexec too, whose launcher has an environment of its own.
+    // enough. The key works in a job of mpiexec too, whose launcher has an environment of its own; the variable
+    // above is for what else this process may spawn.
     spawn_info: &[("map_by", "slot:OVERSUBSCRIBE")],
     // Variables that begin with `OMPI_MCA_` do get to other hosts, but in the argument list of their `orted`.
     secret_variable: None,

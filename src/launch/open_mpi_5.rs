@@ -8,6 +8,12 @@ pub(super) const FAMILY: Family = Family {
     refuses: |_| None,
     environment: &[
         Setting {
+            name: "PRTE_MCA_rmaps_default_mapping_policy",
+            value: Value::Set(":oversubscribe"),
+            when: When::Always,
+            why: "a plain process has as many slots as there are cores, itself included: without this, not enough slots",
+        },
+        Setting {
             name: "OMPI_MCA_mpi_yield_when_idle",
             value: Value::Set("1"),
             when: When::Always,
