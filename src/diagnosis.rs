@@ -25,7 +25,7 @@ pub struct Diagnosis {
     pub launcher: Option<PathBuf>,
     /// The thread level that MPI gave, once a pool has initialized it.
     pub thread_level: Option<&'static str>,
-    /// `MPI_UNIVERSE_SIZE`, once a pool has initialized MPI, and if MPI sets it. Shown, never trusted.
+    /// `MPI_UNIVERSE_SIZE`, once a pool has spawned a worker, and if MPI sets it. Shown, never trusted.
     pub universe_size: Option<i32>,
     /// Whether one thread may spawn while another sends and receives, and what that costs.
     pub spawn_thread: Option<&'static str>,

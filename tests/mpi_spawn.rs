@@ -31,6 +31,7 @@ rows! {
     a_worker_of_another_protocol_version;
     a_worker_of_another_mpi;
     workers_max_above_the_slots;
+    a_guard_is_killed;
     the_launcher_dies;
     the_launcher_hangs;
 }

@@ -29,8 +29,8 @@ pub(super) const FAMILY: Family = Family {
         "several hosts are untried with Intel MPI: use Open MPI 4.1 or MPICH, or name this host alone",
     ),
     spawn_thread: "untried",
-    containment: "the guard, which finalizes in a dead worker's place; a death in the middle of a transfer is untried, \
-                  and the death of a guard ends the host",
+    containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; the death of a guard \
+                  ends all workers",
     // It waits for ever for the worker that was not disconnected.
     farewell: Farewell { finalizes_after_loss: false },
     needs_temporary_directory: false,

@@ -36,8 +36,8 @@ pub(super) const FAMILY: Family = Family {
         outlives_hosts: true,
     },
     spawn_thread: "a second thread may spawn, but running work stalls for as long as the spawn takes",
-    containment: "the guard, which finalizes in a dead worker's place; a death in the middle of a large transfer may \
-                  end the host, and so does the death of a guard",
+    containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; a death in the middle of \
+                  a large transfer may end the host, the death of a guard ends all workers",
     farewell: Farewell { finalizes_after_loss: true },
     needs_temporary_directory: false,
     interface_variables: &["HYDRA_IFACE", "FI_TCP_IFACE"],

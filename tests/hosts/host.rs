@@ -86,6 +86,7 @@ scenarios! {
         works_without_temporary_directory,
         as_rank_1,
         as_rank_1_of_a_job_that_never_starts,
+        a_guard_is_killed,
         the_launcher_dies,
         the_launcher_hangs;
     support:

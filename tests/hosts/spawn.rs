@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::programs::shell;
 use crate::support::{Stage, eventually, result};
-use crate::tasks::{double, meet, pid};
+use crate::tasks::{double, guard, meet, pid};
 
 const SPAWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -224,6 +224,22 @@ pub(crate) fn the_launcher_dies() -> anyhow::Result<()> {
 /// The launcher stands still: nothing tells why the spawn does not return, so that the time-out has to.
 pub(crate) fn the_launcher_hangs() -> anyhow::Result<()> {
     without_launcher(Signal::STOP)
+}
+
+/// A guard is what hydra must not see die: it ends everything then, and, but for the decoy, the host. Open MPI
+/// goes on.
+pub(crate) fn a_guard_is_killed() -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(0..=1).spawn_timeout(SPAWN_TIMEOUT).build()?;
+    let guard = result(pool.submit(guard())?)?;
+    let guard = i32::try_from(guard).ok().and_then(Pid::from_raw).context("a process has an id")?;
+    kill_process(guard, Signal::KILL)?;
+    eventually("the loss to be noticed", || pool.stats().losses == 1)?;
+    match result(pool.submit(double(21))?) {
+        Ok(answer) => ensure!(answer == 42),
+        Err(error @ (TaskError::SpawnFailed { .. } | TaskError::PoolFailed { .. })) => println!("{error}"),
+        Err(error) => bail!(error),
+    }
+    Ok(())
 }
 
 fn without_launcher(signal: Signal) -> anyhow::Result<()> {

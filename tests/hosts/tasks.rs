@@ -30,6 +30,11 @@ offshoot::tasks! {
         Ok(process::id())
     }
 
+    /// The worker's guard.
+    pub(crate) fn guard() -> u32 {
+        Ok(std::os::unix::process::parent_id())
+    }
+
     /// Announces itself by a file, and runs until there is another file or the task is cancelled.
     pub(crate) fn hold(context: &mut Context, started: PathBuf, release: PathBuf) -> String {
         fs::write(&started, "")?;

@@ -143,7 +143,7 @@ impl MpiTransport {
         control.note_spawned(ticket);
         match spawned {
             Ok(comm) => {
-                self.runtime.launchers().borrow_mut().look();
+                self.runtime.note_spawn();
                 self.tickets.insert(ticket, worker);
                 self.peers.insert(worker, Peer { comm, ticket, receiving: false, is_suspect: false });
                 Ok(())

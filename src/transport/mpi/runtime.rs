@@ -21,15 +21,17 @@ const FINALIZE_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
     pub(crate) thread_level: &'static str,
-    /// `MPI_UNIVERSE_SIZE`, where it is set.
+    /// `MPI_UNIVERSE_SIZE`, where it is set, once something was spawned.
     pub(crate) universe_size: Option<i32>,
 }
 
-static FACTS: OnceLock<Facts> = OnceLock::new();
+static THREAD_LEVEL: OnceLock<&str> = OnceLock::new();
+static UNIVERSE_SIZE: OnceLock<Option<i32>> = OnceLock::new();
 
 /// What MPI said, if it was initialized by or for a pool.
 pub(crate) fn facts() -> Option<Facts> {
-    FACTS.get().copied()
+    let thread_level = THREAD_LEVEL.get()?;
+    Some(Facts { thread_level, universe_size: UNIVERSE_SIZE.get().copied().flatten() })
 }
 
 /// MPI, as the thread that owns it sees it.
@@ -66,8 +68,7 @@ impl Runtime {
         if ours {
             ffi::return_errors().map_err(|error| BuildError::Mpi(error.to_string()))?;
         }
-        let universe_size = ffi::universe_size().ok().flatten();
-        let _ = FACTS.set(Facts { thread_level: level(provided), universe_size });
+        let _ = THREAD_LEVEL.set(level(provided));
         let spawner = Comm::duplicate_self().map_err(|error| BuildError::Mpi(error.to_string()))?;
         let secret = process::secret().ok_or(BuildError::NotInitialized)?;
         let control =
@@ -108,6 +109,13 @@ impl Runtime {
         }
         let laid = launch::prepared()?.decoy.as_ref()?.lay();
         laid.inspect_err(|error| tracing::warn!("no decoy could be laid for the launcher: {error}")).ok()
+    }
+
+    /// A spawn has succeeded, and whatever MPI needs for that is there.
+    pub(crate) fn note_spawn(&self) {
+        self.launchers.borrow_mut().look();
+        // Not before: MPICH starts its launcher to learn it, and there is a decoy during a spawn only.
+        UNIVERSE_SIZE.get_or_init(|| ffi::universe_size().ok().flatten());
     }
 
     /// The program through which it spawns, if it has one already.
