@@ -7,6 +7,7 @@
 //! made, and `watchdog` finds it there when one of them never returns.
 
 mod books;
+mod command;
 mod engine;
 mod ledger;
 pub(crate) mod mpi_thread;
@@ -20,57 +21,18 @@ use bytes::Bytes;
 use crossbeam_channel::Receiver;
 
 pub(crate) use books::Books;
+pub(crate) use command::{Command, Submission};
 pub(crate) use engine::{Ending, Turnable, run as run_drivers};
 use ledger::Ledger;
 use roster::{Loss, Roster, Said};
 
 use crate::core::{Action, Config, Event, Resolution, Scheduler, ShutdownMode, Time};
-use crate::error::{SpawnCause, SpawnFailure, TaskError};
+use crate::error::{SpawnCause, SpawnFailure};
 use crate::ids::{ProgramId, TaskId, WorkerId};
 use crate::launch::Program;
-use crate::pool::{Promise, Shared};
-use crate::task::Definition;
+use crate::pool::Shared;
 use crate::transport::{Report, Transport};
 use crate::wire::message::{AnswerMessage, FromWorker, Outcome};
-
-/// What API threads ask of a driver.
-pub(crate) enum Command {
-    Submit(Submission),
-    /// Many at once, from a stream.
-    SubmitAll(Vec<Submission>),
-    Cancel(TaskId),
-    CancelAll(Vec<TaskId>),
-    /// Programs are numbered in the order in which they are added.
-    AddProgram(Program),
-    Shutdown(ShutdownMode),
-}
-
-/// A task on its way into the pool.
-pub(crate) struct Submission {
-    pub(crate) program: ProgramId,
-    pub(crate) definition: &'static Definition,
-    pub(crate) arguments: Bytes,
-    pub(crate) promise: Promise,
-}
-
-impl Submission {
-    /// It was on its way in when the pool ended.
-    fn shut_out(self) {
-        let origin = self.promise.origin(None);
-        self.promise.settle(Err(TaskError::ShutDown { origin }));
-    }
-}
-
-impl Command {
-    /// The pool has ended: what is submitted with this ends too.
-    pub(crate) fn shut_out(self) {
-        match self {
-            Self::Submit(submission) => submission.shut_out(),
-            Self::SubmitAll(submissions) => submissions.into_iter().for_each(Submission::shut_out),
-            Self::Cancel(_) | Self::CancelAll(_) | Self::AddProgram(_) | Self::Shutdown(_) => {}
-        }
-    }
-}
 
 /// How a turn left the driver.
 #[derive(Clone, Copy, Debug)]

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::engine::{self, Request};
 use super::watchdog::Watchdog;
 use super::*;
+use crate::error::TaskError;
 use crate::ids::WorkerId;
 use crate::pool::Pool;
 use crate::task::Registry;
