@@ -84,7 +84,10 @@ fn tmpdir_long_or_not_writable() {
 #[test]
 fn started_as_root() {
     if rustix::process::geteuid().is_root() {
-        Scenario::new("works").run();
+        let names = ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"];
+        let others = ["PRTE_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM"];
+        let plain = Scenario::new("works");
+        names.into_iter().chain(others).fold(plain, Scenario::without).run();
     } else {
         eprintln!("skipped: only root can try what happens to root");
     }

@@ -11,6 +11,22 @@ use std::process::Command;
 
 use offshoot::Diagnosis;
 
+/// Carries the folder to the process that this one becomes.
+const WANTED_VARIABLE: &str = "OFFSHOOT_DOCTOR_MPI";
+
+/// Why the library that this process has loaded is not the one that `--mpi` asked for, if so.
+pub(super) fn complaint(diagnosis: &Diagnosis) -> Option<String> {
+    let wanted = PathBuf::from(env::var_os(WANTED_VARIABLE)?).canonicalize().ok()?;
+    let library = diagnosis.library.as_deref()?.canonicalize().ok()?;
+    (!library.starts_with(&wanted)).then(|| {
+        format!(
+            "this executable loads `{}` whatever it is told: build another one with `MPICC={} cargo build --release`",
+            library.display(),
+            wanted.join("bin/mpicc").display()
+        )
+    })
+}
+
 /// Becomes the doctor of the MPI in `folder`, or says why that cannot be.
 pub(super) fn look(folder: &Path) -> String {
     let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
@@ -49,6 +65,10 @@ pub(super) fn look(folder: &Path) -> String {
         .envs(offshoot::user_environment())
         .env("LD_LIBRARY_PATH", before(library.clone(), "LD_LIBRARY_PATH"))
         .env("PATH", before(folder.join("bin"), "PATH"))
+        .env(WANTED_VARIABLE, &folder)
+        .env_remove("I_MPI_ROOT")
+        .env_remove("OPAL_PREFIX")
+        .env_remove("PRTE_PREFIX")
         .exec();
     format!("this executable could not be started again: {error}")
 }

@@ -70,6 +70,10 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
         eprintln!("offshoot: this process was not initialized, which is a bug");
         return ExitCode::FAILURE;
     };
+    if let Some(complaint) = elsewhere::complaint(&before) {
+        eprintln!("offshoot: {complaint}");
+        return ExitCode::from(USAGE);
+    }
     let trial = if !before.is_fine() || arguments.look_only {
         None
     } else {

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use offshoot::{Pool, TaskError};
+use offshoot::{Call, Pool, Task, TaskError};
 use serde::{Deserialize, Serialize};
 
 /// Where a worker is.
@@ -83,26 +83,26 @@ impl Trial {
         let builder = host_file.into_iter().fold(builder, |builder, file| builder.hostfile(file));
         let pool = builder.spawn_timeout(spawn_timeout).build().context("there is no pool")?;
         self.init_ms = Some(millis(begun));
+        let patience = 2 * spawn_timeout;
 
         let begun = Instant::now();
-        self.workers.push(pool.submit(whereabouts(0))?.wait().context("no worker answers")?);
+        self.workers.push(answer(&pool, whereabouts(0), patience).context("no worker answers")?);
         self.first_answer_ms = Some(millis(begun));
-        let patience = begun + 2 * spawn_timeout;
         while pool.stats().workers_ready() < 2 {
-            ensure!(Instant::now() < patience, "the second worker did not come: {:?}", pool.stats());
+            ensure!(begun.elapsed() < patience, "the second worker did not come: {:?}", pool.stats());
             thread::sleep(Duration::from_millis(1));
         }
-        self.workers = both(&pool)?;
+        self.workers = both(&pool, patience)?;
         self.both_answers_ms = Some(millis(begun));
 
-        self.round_trip_us = Some(round_trip(&pool)?);
+        self.round_trip_us = Some(round_trip(&pool, patience)?);
 
         let begun = Instant::now();
-        match pool.submit(die())?.wait() {
+        match pool.submit(die())?.wait_timeout(patience) {
             Err(TaskError::Lost { .. }) => self.death_noticed_ms = Some(millis(begun)),
             other => bail!("a worker was killed, and that was not noticed: {other:?}"),
         }
-        let survivor = pool.submit(whereabouts(0))?.wait().context("the other worker did not live on")?;
+        let survivor = answer(&pool, whereabouts(0), patience).context("the other worker did not live on")?;
         ensure!(self.workers.contains(&survivor), "a worker was killed, and the other one died as well");
         self.survivor = Some(survivor);
 
@@ -113,14 +113,20 @@ impl Trial {
     }
 }
 
+/// What a task returns. It is asked where things hang, so nothing is waited for without a limit.
+fn answer<T: Task>(pool: &Pool, call: Call<T>, patience: Duration) -> anyhow::Result<T::Output> {
+    let mut handle = pool.submit(call).map_err(|error| error.reason)?;
+    Ok(handle.wait_timeout(patience)?)
+}
+
 /// A message to each of the two workers, which are asked at the same time.
-fn both(pool: &Pool) -> anyhow::Result<Vec<Whereabouts>> {
+fn both(pool: &Pool, patience: Duration) -> anyhow::Result<Vec<Whereabouts>> {
     // On a busy machine one of them may answer twice.
     for attempt in 1..=5 {
         let asked = [(); 2].map(|()| pool.submit(whereabouts(MOMENT * attempt)));
         let mut answers = Vec::new();
         for handle in asked {
-            answers.push(handle?.wait().context("a worker does not answer")?);
+            answers.push(handle?.wait_timeout(patience).context("a worker does not answer")?);
         }
         answers.dedup();
         if answers.len() == 2 {
@@ -130,11 +136,11 @@ fn both(pool: &Pool) -> anyhow::Result<Vec<Whereabouts>> {
     bail!("only one of two workers answers")
 }
 
-fn round_trip(pool: &Pool) -> anyhow::Result<f64> {
+fn round_trip(pool: &Pool, patience: Duration) -> anyhow::Result<f64> {
     let mut times = Vec::new();
     for x in 0..ROUND_TRIPS {
         let begun = Instant::now();
-        ensure!(pool.submit(echo(x))?.wait()? == x, "a worker answers something else than it was asked");
+        ensure!(answer(pool, echo(x), patience)? == x, "a worker answers something else than it was asked");
         times.push(begun.elapsed().as_secs_f64() * 1e6);
     }
     times.sort_by(f64::total_cmp);

@@ -5,8 +5,6 @@
 //! them held across an MPI call, are the price.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
@@ -27,6 +25,8 @@ enum State {
     Here(Ledger),
     /// The driver has them.
     Taken,
+    /// The driver has them, and is to end everything in them, for this reason, when it brings them back.
+    Doomed(String),
     /// Everything in them has ended; the driver is not to go on.
     GivenUp,
 }
@@ -41,7 +41,7 @@ impl Books {
         let mut state = self.state();
         match std::mem::replace(&mut *state, State::Taken) {
             State::Here(ledger) => Some(ledger),
-            State::Taken => unreachable!("one driver takes them, and brings them back"),
+            State::Taken | State::Doomed(_) => unreachable!("one driver takes them, and brings them back"),
             State::GivenUp => {
                 *state = State::GivenUp;
                 None
@@ -51,14 +51,22 @@ impl Books {
 
     /// The driver brings it back, before MPI calls.
     pub(super) fn bring_back(&self, ledger: Ledger) {
-        *self.state() = State::Here(ledger);
+        let mut state = self.state();
+        match std::mem::replace(&mut *state, State::GivenUp) {
+            // It was given up while the driver had it.
+            State::Doomed(reason) => {
+                drop(state);
+                self.fail(ledger, &reason);
+            }
+            State::Here(_) | State::Taken | State::GivenUp => *state = State::Here(ledger),
+        }
     }
 
     /// The driver ends: promises that are still here settle themselves.
     pub(super) fn take_for_good(&self) -> Option<Ledger> {
         match std::mem::replace(&mut *self.state(), State::GivenUp) {
             State::Here(ledger) => Some(ledger),
-            State::Taken | State::GivenUp => None,
+            State::Taken | State::Doomed(_) | State::GivenUp => None,
         }
     }
 
@@ -67,11 +75,27 @@ impl Books {
     pub(crate) fn give_up(&self, reason: &str) {
         // First the gate, so that whoever waits there is told; then everything that was let in.
         self.shared.end(reason);
-        let Some(mut ledger) = self.seize() else { return };
-        let reason: Arc<str> = reason.into();
+        let mut state = self.state();
+        match std::mem::replace(&mut *state, State::GivenUp) {
+            State::Here(ledger) => {
+                drop(state);
+                self.fail(ledger, reason);
+            }
+            State::Taken => *state = State::Doomed(reason.to_owned()),
+            before @ (State::Doomed(_) | State::GivenUp) => *state = before,
+        }
+    }
+
+    fn fail(&self, mut ledger: Ledger, reason: &str) {
         self.shared.gate.leave(ledger.settled.len());
         ledger.settled.drain(..).for_each(|(promise, settled)| promise.settle(settled));
-        ledger.fail(&reason);
+        ledger.fail(&reason.into());
+        self.fail_latecomers(reason);
+    }
+
+    /// Settles what was on its way in when the pool was given up, and what still comes.
+    pub(crate) fn fail_latecomers(&self, reason: &str) {
+        let reason: Arc<str> = reason.into();
         let fail = |submission: Submission| {
             let origin = submission.promise.origin(None);
             submission.promise.settle(Err(TaskError::PoolFailed { origin, reason: Arc::clone(&reason) }));
@@ -86,21 +110,6 @@ impl Books {
                 | Command::Shutdown(_) => {}
             }
         }
-    }
-
-    /// Takes the ledger for good. The driver has it for moments only; if not, it is not caught in MPI.
-    fn seize(&self) -> Option<Ledger> {
-        for _ in 0..1000 {
-            let mut state = self.state();
-            match std::mem::replace(&mut *state, State::GivenUp) {
-                State::Here(ledger) => return Some(ledger),
-                State::GivenUp => return None,
-                State::Taken => *state = State::Taken,
-            }
-            drop(state);
-            thread::sleep(Duration::from_millis(1));
-        }
-        None
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -23,6 +23,8 @@ use crate::transport::mpi::Runtime;
 
 /// How long the end of the process waits for pools that nobody has shut down.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
+/// `MPI_Init` has this long at least, however impatient a pool is with its workers: what it says is for ever.
+const INIT_LIMIT_MIN: Duration = Duration::from_secs(10);
 /// How often whoever waits for the MPI thread looks whether it has been given up.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -45,7 +47,7 @@ impl MpiThread {
             let thread = result.clone()?;
             return thread.watchdog.verdict().map(|()| thread);
         }
-        let result = start(init_timeout);
+        let result = start(init_timeout.max(INIT_LIMIT_MIN));
         // A thread that could not be started now may be another time; what MPI says is for ever.
         if !matches!(
             result,
@@ -136,7 +138,11 @@ fn init_overdue(limit: Duration) -> String {
         let launch::Job { rank, size } = job;
         format!(": this process is rank {rank} of {size} of a job, and all of them must call it")
     });
-    format!("MPI_Init had not returned after {limit:?}{}", others.unwrap_or_default())
+    format!(
+        "MPI_Init had not returned after {limit:?}{}; `offshoot doctor` looks for reasons, `spawn_timeout` sets how \
+         long it may take",
+        others.unwrap_or_default()
+    )
 }
 
 /// Ends MPI, and tells whoever ends the process. Even where workers are still connected: without

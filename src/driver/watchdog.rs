@@ -6,12 +6,16 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
+use std::time::Duration;
 
 use super::Books;
 use crate::error::BuildError;
 use crate::launch;
 use crate::transport::control::Killer;
 use crate::transport::{Call, Pulse};
+
+/// How often it is looked, when all is over, whether somebody has still handed in a task.
+const LATECOMERS_EVERY: Duration = Duration::from_millis(100);
 
 /// The watchdog, as those see it whom it watches over.
 #[derive(Default)]
@@ -81,6 +85,11 @@ impl Watchdog {
         }
         let pools: Vec<_> = self.pools().drain(..).filter_map(|pool| pool.upgrade()).collect();
         pools.iter().for_each(|books| books.give_up(&reason));
+        // Whoever had passed the gate by then may hand something in long after.
+        while !pools.is_empty() {
+            thread::sleep(LATECOMERS_EVERY);
+            pools.iter().for_each(|books| books.fail_latecomers(&reason));
+        }
     }
 
     fn pools(&self) -> MutexGuard<'_, Vec<Weak<Books>>> {

@@ -32,13 +32,22 @@ use parent::{Parent, Wish};
 pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
     own::outlive_worker();
     let mut parent = Parent::connect(address, ticket);
-    let Some(start) = parent.await_start() else { leave(Passed::Nothing) };
+    let Some(start) = parent.await_start() else {
+        // It is told all the same: the parent's spawn waits for a process that initializes MPI.
+        let reason = "it was given up before it was started".to_owned();
+        parent.say(&FromGuard::Ended(Ended {
+            how: How::NotStarted { reason },
+            stand_in: true,
+            stderr: vec![],
+        }));
+        leave(Passed::Nothing, parent)
+    };
     let mut child = match Child::start(&start) {
         Ok(child) => child,
         Err(reason) => {
             let ended = Ended { how: How::NotStarted { reason }, stand_in: true, stderr: vec![] };
             parent.say(&FromGuard::Ended(ended));
-            leave(Passed::Nothing)
+            leave(Passed::Nothing, parent)
         }
     };
     parent.say(&FromGuard::Started { pid: child.pid() });
@@ -50,7 +59,7 @@ pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
     let (how, stderr) = child.bury();
     let passed = child.passed();
     parent.say(&FromGuard::Ended(Ended { how, stand_in: passed < Passed::Init, stderr }));
-    leave(passed)
+    leave(passed, parent)
 }
 
 /// How long the news that `MPI_Comm_spawn` has returned may be on its way.
@@ -68,10 +77,12 @@ fn attend(parent: &mut Parent, child: &mut Child) {
             parent.say(&FromGuard::Ready);
         }
         if from_parent {
-            match parent.listen() {
-                Wish::Kill => child.kill(),
-                Wish::CountAsReady => child.count_as_ready(),
-                Wish::None => {}
+            for wish in parent.listen() {
+                match wish {
+                    Wish::Kill => child.kill(),
+                    Wish::CountAsReady => child.count_as_ready(),
+                    Wish::None => {}
+                }
             }
         }
         if ended {
@@ -92,12 +103,27 @@ fn sleep(watched: [Option<BorrowedFd<'_>>; 4]) -> [bool; 4] {
     watched.map(|fd| fd.is_some() && woken.next().unwrap_or(false))
 }
 
+/// How long a guard may take to initialize MPI in a worker's place, and to leave the parent.
+const STAND_IN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Ends this process if its parent goes, or if standing in takes too long: the other side may never answer.
+fn give_up_in_time(mut parent: Parent) {
+    let watch = move || {
+        parent.await_end(STAND_IN_LIMIT);
+        pmi::finalize();
+        own::exit_now()
+    };
+    // Without it the guard waits for as long as its host lives.
+    let _ = std::thread::Builder::new().spawn(watch);
+}
+
 /// Ends the guard, so that the MPI runtime sees a clean end however the worker's was.
-fn leave(passed: Passed) -> ! {
+fn leave(passed: Passed, parent: Parent) -> ! {
     match passed {
         // The parent still waits in MPI_Comm_spawn for a process that initializes MPI.
         Passed::Nothing | Passed::Begun => {
             pmi::hear_out();
+            give_up_in_time(parent);
             mpi::stand_in();
         }
         Passed::Init | Passed::Bye => pmi::finalize(),

@@ -44,8 +44,16 @@ impl Parent {
         }
     }
 
-    /// What the parent wants of a worker that runs. A parent that is gone wants its end.
-    pub(super) fn listen(&mut self) -> Wish {
+    /// What the parent wants of a worker that runs: all that it has said. A parent that is gone wants its end.
+    pub(super) fn listen(&mut self) -> Vec<Wish> {
+        let mut wishes = vec![self.hear()];
+        while self.splitter.has_frame() {
+            wishes.push(self.hear());
+        }
+        wishes
+    }
+
+    fn hear(&mut self) -> Wish {
         match self.receive() {
             Received::Message(ToGuard::Kill) | Received::Gone => Wish::Kill,
             Received::Message(ToGuard::Spawned) => Wish::CountAsReady,
@@ -70,6 +78,22 @@ impl Parent {
         }
     }
 
+    /// Waits until the parent has gone, or for so long.
+    pub(super) fn await_end(&mut self, limit: Duration) {
+        let until = Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let Some(stream) = self.stream.as_ref().filter(|_| !left.is_zero()) else { return };
+            if stream.set_read_timeout(left).is_err() {
+                return;
+            }
+            match self.receive() {
+                Received::Message(_) | Received::Nothing => {}
+                Received::Gone => return,
+            }
+        }
+    }
+
     pub(super) fn say(&mut self, message: &FromGuard) {
         if let Some(stream) = &mut self.stream
             && stream.write_patiently(&message.encode()).is_err()
@@ -82,8 +106,14 @@ impl Parent {
         self.stream.as_ref().map(AsFd::as_fd)
     }
 
-    /// Reads once, which waits if nothing is there, and takes one message. The parent sends one at a time.
+    /// Takes one message: one that has been read already, or, after one read, which waits if nothing is there, the
+    /// next.
     fn receive(&mut self) -> Received {
+        match self.splitter.next_frame().and_then(|frame| frame.map(ToGuard::decode).transpose()) {
+            Ok(Some(message)) => return Received::Message(message),
+            Ok(None) => {}
+            Err(_) => self.stream = None,
+        }
         let Some(stream) = &mut self.stream else { return Received::Gone };
         let mut bytes = [0; 16 << 10];
         match stream.read(&mut bytes) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::decoy::SINGLETON_FLAG;
 use super::prepare::prepared;
 
 /// One process, as far as it matters here.
@@ -28,7 +29,8 @@ impl Launchers {
     /// Looks which there are. A spawn may start one, and later ones go through it.
     pub(crate) fn look(&mut self) {
         let own = own_daemons(&processes());
-        self.seen.extend(own.into_iter().map(|launcher| (launcher.id, launcher.name)));
+        let living = own.into_iter().filter(|launcher| !launcher.ended);
+        self.seen.extend(living.map(|launcher| (launcher.id, launcher.name)));
     }
 
     /// Whether one of those that were seen has ended, so that what waits for it waits in vain.
@@ -81,7 +83,20 @@ fn has_ended(id: i32) -> bool {
 fn own_daemons(all: &[Process]) -> Vec<Process> {
     let own = std::process::id();
     let is_own = |process: &&Process| u32::try_from(process.parent) == Ok(own);
-    all.iter().filter(is_own).filter(|process| is_daemon(&process.name)).cloned().collect()
+    let is_ours = |process: &&Process| is_daemon(&process.name) && is_for_spawns(process.id);
+    all.iter().filter(is_own).filter(is_ours).cloned().collect()
+}
+
+/// Whether a launcher is the one that this process's spawns go through, not one of a job that the user has
+/// started from here.
+fn is_for_spawns(id: i32) -> bool {
+    let family = prepared().and_then(|prepared| prepared.family);
+    if !family.is_some_and(|family| family.launcher.needs_decoy) {
+        // `orted` and `prte` are nothing else: jobs are started with `mpirun`.
+        return true;
+    }
+    let words = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).any(|word| word == SINGLETON_FLAG.as_bytes())
 }
 
 fn is_daemon(name: &str) -> bool {

@@ -4,7 +4,10 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use goblin::elf::Elf;
 use goblin::elf::header::{self, Header};
@@ -95,6 +98,11 @@ fn check_elf(path: &Path, start: &[u8]) -> Result<(), Finding> {
         let found = format!("`{shown}` is a program for {theirs}, and this machine runs {own}");
         return Err(Finding::failure(CHECK, found, "build it for this machine"));
     }
+    // It has to be read whole: once, as long as it is the same.
+    let stamp = Stamp::of(path);
+    if stamp.as_ref().is_some_and(|stamp| fine().contains(stamp)) {
+        return Ok(());
+    }
     let bytes = fs::read(path).unwrap_or_default();
     // One that is stripped of all that this looks at may still run.
     let Ok(elf) = Elf::parse(&bytes) else { return Ok(()) };
@@ -104,8 +112,39 @@ fn check_elf(path: &Path, start: &[u8]) -> Result<(), Finding> {
         let found = format!("`{shown}` needs the loader `{loader}`, which is not there");
         return Err(Finding::failure(CHECK, found, "build it for this system's C library"));
     }
-    check_mpi(path, &elf)
+    check_mpi(path, &elf)?;
+    let mut fine = fine();
+    fine.extend(stamp);
+    let surplus = fine.len().saturating_sub(STAMPS_MAX);
+    fine.drain(..surplus);
+    Ok(())
 }
+
+/// An executable as it was when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    path: PathBuf,
+    inode: u64,
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        let (inode, length) = (metadata.ino(), metadata.len());
+        Some(Self { path: path.to_owned(), inode, length, modified: metadata.modified().ok() })
+    }
+}
+
+/// The executables that nothing was said against, the latest last.
+fn fine() -> MutexGuard<'static, Vec<Stamp>> {
+    static FINE: Mutex<Vec<Stamp>> = Mutex::new(Vec::new());
+    FINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many of them are remembered.
+const STAMPS_MAX: usize = 64;
 
 fn kind_name(header: &Header) -> String {
     let bits = if header.e_ident[header::EI_CLASS] == header::ELFCLASS64 { 64 } else { 32 };
@@ -121,10 +160,14 @@ const INTERFACES: [(&str, &[&str]); 2] = [
 
 /// A worker with another MPI than its host never finds it.
 fn check_mpi(path: &Path, elf: &Elf<'_>) -> Result<(), Finding> {
-    let own = fs::read("/proc/self/exe").unwrap_or_default();
-    let own = Elf::parse(&own).ok().and_then(|own| interface(&own.libraries));
+    static OWN: OnceLock<Option<(&'static str, String)>> = OnceLock::new();
+    let own = OWN.get_or_init(|| {
+        let own = fs::read("/proc/self/exe").unwrap_or_default();
+        let (name, library) = interface(&Elf::parse(&own).ok()?.libraries)?;
+        Some((name, library.to_owned()))
+    });
     match (own, interface(&elf.libraries)) {
-        (Some((own, own_library)), Some((theirs, their_library))) if own != theirs => Err(Finding::failure(
+        (Some((own, own_library)), Some((theirs, their_library))) if *own != theirs => Err(Finding::failure(
             CHECK,
             format!(
                 "`{}` is linked with {theirs} (`{their_library}`), and this process with {own} (`{own_library}`)",

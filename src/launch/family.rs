@@ -88,15 +88,20 @@ pub(super) enum When {
 /// The program through which an implementation spawns.
 #[derive(Debug)]
 pub(super) struct Launcher {
-    /// Its file name.
-    pub(super) name: &'static str,
-    /// Whether the library starts the first of this name in `PATH`, so that this has to be its own. It
-    /// looks beside itself otherwise.
-    pub(super) in_path: bool,
+    /// Its file name: the library starts the first of it in `PATH`, so that this has to be its own. Others
+    /// are names that it has where several MPIs are installed.
+    pub(super) names: &'static [&'static str],
     /// File names of the processes that it starts on this machine, itself included.
     pub(super) daemons: &'static [&'static str],
     /// Whether it kills the host's process group when something goes wrong, so that it needs a decoy.
     pub(super) needs_decoy: bool,
+}
+
+impl Launcher {
+    /// The name that the library looks for.
+    pub(super) fn name(&self) -> &'static str {
+        self.names[0]
+    }
 }
 
 /// How an implementation is told on which hosts workers may be started.

@@ -21,10 +21,11 @@ impl Installation {
     /// Looks for what belongs to the library that is loaded.
     pub(super) fn find(family: Option<&Family>) -> Self {
         let library = loaded_library();
-        let launcher = library.as_deref().zip(family).and_then(|(library, family)| {
-            launcher_near(library, family.launcher.name).or_else(|| {
-                // Debian's libraries, for one, lie far from its programs.
-                in_path(OsStr::new(family.launcher.name)).filter(|_| !family.launcher.in_path)
+        let launcher = family.and_then(|family| {
+            let near = library.as_deref().and_then(|library| launcher_near(library, family.launcher.names));
+            // Some installations keep programs and libraries far from each other.
+            near.or_else(|| {
+                in_path(OsStr::new(family.launcher.name())).filter(|found| !is_foreign(found, family))
             })
         });
         Self { library, launcher }
@@ -39,9 +40,24 @@ impl Installation {
 
 /// `bin/NAME` in the nearest folder above the library that has one: `PREFIX/lib/libmpi.so` belongs to
 /// `PREFIX/bin/mpiexec`, and Debian's `/usr/lib/x86_64-linux-gnu/libmpi.so` to `/usr/bin/orted`.
-fn launcher_near(library: &Path, name: &str) -> Option<PathBuf> {
+fn launcher_near(library: &Path, names: &[&str]) -> Option<PathBuf> {
     let folders = library.parent()?.ancestors().skip(1);
-    folders.map(|folder| folder.join("bin").join(name)).find(|candidate| is_executable(candidate))
+    let candidates = folders.flat_map(|folder| names.iter().map(move |name| folder.join("bin").join(name)));
+    candidates
+        .filter(|candidate| is_executable(candidate))
+        .find(|candidate| !is_open_mpi(candidate) || names.len() == 1)
+}
+
+/// Whether this is another MPI's launcher under the same name, as systems with several of them have it.
+fn is_foreign(launcher: &Path, family: &Family) -> bool {
+    family.launcher.names.len() > 1 && is_open_mpi(launcher)
+}
+
+/// Whether `mpiexec` is Open MPI's: a link to its one launcher, in the end.
+fn is_open_mpi(launcher: &Path) -> bool {
+    let target = launcher.canonicalize().unwrap_or_default();
+    let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    ["orterun", "prterun"].contains(&&*name) || name.ends_with(".openmpi")
 }
 
 /// The MPI library that is mapped into this process.

@@ -24,7 +24,7 @@ pub(super) const FAMILY: Family = Family {
     spawn_info: &[],
     secret_variable: None,
     environment_key: None,
-    launcher: Launcher { name: "mpiexec", in_path: true, daemons: HYDRA, needs_decoy: true },
+    launcher: Launcher { names: &["mpiexec", "mpiexec.hydra"], daemons: HYDRA, needs_decoy: true },
     placement: Placement::OwnHostOnly(
         "several hosts are untried with Intel MPI: use Open MPI 4.1 or MPICH, or name this host alone",
     ),

@@ -24,7 +24,11 @@ pub(super) const FAMILY: Family = Family {
     spawn_info: &[],
     secret_variable: None,
     environment_key: None,
-    launcher: Launcher { name: "mpiexec", in_path: true, daemons: HYDRA, needs_decoy: true },
+    launcher: Launcher {
+        names: &["mpiexec", "mpiexec.mpich", "mpiexec.hydra"],
+        daemons: HYDRA,
+        needs_decoy: true,
+    },
     placement: Placement::Keys {
         keys: &["host"],
         own_host_first: false,

@@ -57,33 +57,31 @@ fn library(prepared: &Prepared) -> Finding {
 /// The program that starts the workers, and whether the library will find it.
 fn launcher(prepared: &Prepared, family: &Family) -> Finding {
     const CHECK: &str = "launcher";
-    let name = family.launcher.name;
+    let name = family.launcher.name();
+    let library = prepared.installation.library.as_deref().unwrap_or(Path::new("the library"));
     let Some(launcher) = &prepared.installation.launcher else {
-        let library = prepared.installation.library.as_deref().unwrap_or(Path::new("the library"));
         let first = in_path(OsStr::new(name));
         let other = first.map_or(String::new(), |first| {
-            format!("; the one in PATH, `{}`, may be another MPI's, and would hang", first.display())
+            format!("; the first in PATH, `{}`, is another MPI's, and would hang", first.display())
         });
-        return Finding::failure(
-            CHECK,
-            format!(
-                "{} needs its own `{name}`, and none lies near `{}`{other}",
-                family.name,
-                library.display()
-            ),
-            format!(
-                "install it (Debian: `apt-get install openmpi-bin`), or put its folder first: `export PATH=FOLDER_OF_{}:$PATH`",
-                name.to_uppercase()
-            ),
+        let found = format!(
+            "{} needs its own `{name}`, and none lies near `{}` or in PATH{other}",
+            family.name,
+            library.display()
         );
+        let remedy =
+            format!("install it, and `export PATH=ITS_FOLDER:$PATH`, where `ITS_FOLDER/{name}` is the file");
+        return Finding::failure(CHECK, found, remedy);
     };
-    let shown = launcher.display();
-    let first = in_path(OsStr::new(name)).and_then(|first| first.canonicalize().ok());
-    if family.launcher.in_path && first != launcher.canonicalize().ok() {
-        let remedy = format!("export PATH={}:$PATH", launcher.parent().unwrap_or(launcher).display());
-        return Finding::failure(CHECK, format!("`{shown}` is not the first `{name}` in PATH"), remedy);
+    let is_near = library.ancestors().skip(2).any(|folder| launcher.starts_with(folder.join("bin")));
+    if is_near {
+        return Finding::ok(CHECK, format!("`{}`", launcher.display()));
     }
-    Finding::ok(CHECK, format!("`{shown}`"))
+    Finding::warning(
+        CHECK,
+        format!("`{}` is the first in PATH, and lies far from `{}`", launcher.display(), library.display()),
+        format!("if spawns hang it is another MPI's: `export PATH=ITS_FOLDER:$PATH` with the right `{name}`"),
+    )
 }
 
 /// Where MPIs keep their session files.

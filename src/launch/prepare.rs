@@ -69,7 +69,7 @@ pub(crate) fn prepare() {
         Some(family) => {
             tracing::debug!("MPI is {}", family.name);
             variables.extend(family.environment.iter().filter_map(|setting| apply(setting, &installation)));
-            variables.extend(family.launcher.in_path.then(|| put_launcher_first(&installation)).flatten());
+            variables.extend(put_launcher_first(&installation));
         }
         None => tracing::warn!("this MPI is not one that offshoot knows: {version}"),
     }
@@ -77,7 +77,7 @@ pub(crate) fn prepare() {
     let needs_decoy = family.filter(|family| family.launcher.needs_decoy && Job::of_this_process().is_none());
     let decoy = needs_decoy
         .zip(installation.launcher.as_deref())
-        .and_then(|(family, launcher)| decoy::plan(launcher, family.launcher.name));
+        .and_then(|(family, launcher)| decoy::plan(launcher, family.launcher.name()));
     process::make_secret(family.and_then(|family| family.secret_variable));
     let _ = PREPARED.set(Prepared { version, family, installation, variables, decoy });
 }

@@ -121,8 +121,11 @@ impl Builder {
     }
 
     /// How long a worker may take from its spawn until it is ready, its initializer included; 30 s by default.
+    ///
+    /// The first pool of a process gives `MPI_Init` as long, and ten seconds at least.
     pub fn spawn_timeout(mut self, timeout: Duration) -> Self {
-        self.config.spawn_timeout = timeout;
+        // More than a year is for ever, and clocks have an end.
+        self.config.spawn_timeout = timeout.min(Duration::from_secs(365 * 86_400));
         self
     }
 

@@ -32,6 +32,9 @@ const STRANGERS_MAX: usize = 64;
 /// Bytes that are kept of one that has not said who it is.
 const STRANGER_BYTES_MAX: usize = 4 << 10;
 
+/// How long nothing is done after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// What is told of a guard's worker.
 #[derive(Debug)]
 pub(crate) enum Notice {
@@ -78,6 +81,8 @@ struct Expected {
     /// When the worker is killed, unless it has passed `MPI_Init`.
     deadline: Option<Instant>,
     is_overdue: bool,
+    /// Its end was asked for, perhaps before there was anybody to ask.
+    is_killed: bool,
 }
 
 impl Control {
@@ -154,6 +159,7 @@ impl Control {
             stream: None,
             deadline: Some(deadline),
             is_overdue: false,
+            is_killed: false,
         };
         guards.expected.insert(ticket, expected);
         drop(guards);
@@ -195,7 +201,7 @@ pub(crate) struct Killer {
 
 impl Killer {
     pub(crate) fn kill_all(&self) {
-        self.state.guards().expected.values_mut().for_each(|expected| expected.say(&ToGuard::Kill));
+        self.state.guards().expected.values_mut().for_each(Expected::end);
     }
 }
 
@@ -215,6 +221,12 @@ impl State {
 }
 
 impl Expected {
+    /// Has the worker ended, and not started if it has not been.
+    fn end(&mut self) {
+        self.is_killed = true;
+        self.say(&ToGuard::Kill);
+    }
+
     fn say(&mut self, message: &ToGuard) {
         // A guard reads as long as it lives.
         if let Some(stream) = &mut self.stream {
@@ -279,8 +291,18 @@ impl Listener {
     }
 
     fn accept(&mut self) {
-        while let Ok((stream, _)) = self.socket.accept() {
-            self.admit(Stream::Unix(stream));
+        loop {
+            match self.socket.accept() {
+                Ok((stream, _)) => self.admit(Stream::Unix(stream)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    // Out of descriptors, as a rule: whoever knocks goes on knocking, and is not to be looked at
+                    // again and again meanwhile.
+                    tracing::warn!("a connection to the control channel cannot be accepted: {error}");
+                    thread::sleep(ACCEPT_PAUSE);
+                    break;
+                }
+            }
         }
         for listener in std::mem::take(&mut self.networks) {
             while let Ok((stream, _)) = listener.accept() {
@@ -318,7 +340,7 @@ impl Listener {
                 tracing::warn!("spawn {} did not reach MPI_Init in time, and is ended", ticket.0);
                 expected.deadline = None;
                 expected.is_overdue = true;
-                expected.say(&ToGuard::Kill);
+                expected.end();
             }
         }
     }
@@ -383,7 +405,11 @@ impl Connection {
             Some((expected, start)) => {
                 self.ticket = Some(ticket);
                 expected.stream = self.stream.try_clone().ok();
-                expected.say(&ToGuard::Start(start));
+                if expected.is_killed {
+                    expected.end();
+                } else {
+                    expected.say(&ToGuard::Start(start));
+                }
             }
             // Given up before it came, or come before.
             None => self.over = true,

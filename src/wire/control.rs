@@ -165,6 +165,15 @@ impl Splitter {
         self.buffer.len()
     }
 
+    /// Whether a whole frame is there, or what cannot be one.
+    pub(crate) fn has_frame(&self) -> bool {
+        let Some(prefix) = self.buffer.get(4..PREFIX) else { return false };
+        let (mut lengths, have) = (prefix, self.buffer.len() as u64);
+        let (head, body) = (u64::from(lengths.get_u32_le()), lengths.get_u64_le());
+        let length = (PREFIX as u64).saturating_add(head).saturating_add(body);
+        length > CONTROL_MAX as u64 || length <= have
+    }
+
     /// The next whole frame, if it is there. After an error nothing of the stream makes sense any more.
     pub(crate) fn next_frame(&mut self) -> Result<Option<Bytes>, WireError> {
         if self.buffer.len() < PREFIX {

@@ -199,7 +199,7 @@ pub(crate) fn as_rank_1_of_a_job_that_never_starts() -> anyhow::Result<()> {
     }
     let begun = Instant::now();
     let built = Pool::builder().spawn_timeout(SPAWN_TIMEOUT).build();
-    ensure!(begun.elapsed() < 2 * SPAWN_TIMEOUT, "it took {:?}", begun.elapsed());
+    ensure!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
     fs::write(said(&folder), format!("{built:?}"))?;
     match built {
         Err(BuildError::Stuck(reason)) => {
@@ -236,6 +236,7 @@ pub(crate) fn a_guard_is_killed() -> anyhow::Result<()> {
     eventually("the loss to be noticed", || pool.stats().losses == 1)?;
     match result(pool.submit(double(21))?) {
         Ok(answer) => ensure!(answer == 42),
+        Err(error) if library_version().is_ok_and(|version| version.starts_with("Open MPI")) => bail!(error),
         Err(error @ (TaskError::SpawnFailed { .. } | TaskError::PoolFailed { .. })) => println!("{error}"),
         Err(error) => bail!(error),
     }
@@ -343,5 +344,6 @@ fn refused(program: Program, cause: SpawnCause, words: &[&str]) -> anyhow::Resul
     stage.release("a")?;
     result(held)?;
     ensure!(fresh != bystander || pool.stats().workers_ready() == 2, "a later spawn works");
+    ensure!(pool.stats().losses == 0, "the worker that was there was lost: {:?}", pool.stats());
     Ok(())
 }

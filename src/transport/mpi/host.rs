@@ -101,6 +101,8 @@ impl MpiTransport {
         let site =
             self.places.take(worker).cloned().ok_or_else(|| unreachable("there is no host".to_owned()))?;
         for host in self.places.to_ask(worker, !launch::outlives_hosts()) {
+            // It takes seconds, in which nothing else happens on this thread.
+            self.runtime.pulse().beat();
             launch::ask(&host).map_err(|finding| {
                 let is_another = host != site.host.name;
                 let why =

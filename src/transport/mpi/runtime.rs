@@ -56,6 +56,10 @@ impl Runtime {
         if environment::is_finalized() {
             return Err(BuildError::Finalized);
         }
+        // First what can fail and be tried again: MPI has one life.
+        let secret = process::secret().ok_or(BuildError::NotInitialized)?;
+        let control =
+            Control::start(secret, doorbell).map_err(|error| BuildError::System(error.to_string()))?;
         let ours = initialize(Threading::Multiple);
         let provided = environment::threading_support();
         // An MPI of our own is used by this thread alone; one that the host uses too must allow both.
@@ -70,9 +74,6 @@ impl Runtime {
         }
         let _ = THREAD_LEVEL.set(level(provided));
         let spawner = Comm::duplicate_self().map_err(|error| BuildError::Mpi(error.to_string()))?;
-        let secret = process::secret().ok_or(BuildError::NotInitialized)?;
-        let control =
-            Control::start(secret, doorbell).map_err(|error| BuildError::System(error.to_string()))?;
         Ok(Self {
             spawner,
             ours,
@@ -103,7 +104,7 @@ impl Runtime {
     }
 
     /// What is to lie there while MPI starts its launcher: in the first spawn, if at all.
-    pub(crate) fn decoy(&self) -> Option<Decoy> {
+    pub(crate) fn decoy(&self) -> Option<Decoy<'static>> {
         if self.has_spawned.replace(true) {
             return None;
         }
