@@ -30,8 +30,8 @@ test: setup ## Run all tests, those on real MPI too, and the examples in the doc
 	$(WITH_MPI) cargo nextest run --profile $(PROFILE)
 	$(WITH_MPI) cargo test --doc
 
-spawns: setup ## Run the spawns under difficulties only (tests/mpi_spawn.rs)
-	$(WITH_MPI) cargo nextest run --profile $(PROFILE) -E 'binary(mpi_spawn)'
+spawns: setup ## Run the spawns under difficulties only (tests/mpi_spawn.rs), and the doctor
+	$(WITH_MPI) cargo nextest run --profile $(PROFILE) -E 'binary(mpi_spawn) | binary(mpi_doctor)'
 
 matrix: ## Try those, and the doctor, on all MPIs, and print a table
 	@scripts/matrix.sh

@@ -37,7 +37,7 @@ try() {
     "$scripts/with-mpi.sh" "$name" cargo build --quiet --bin offshoot
     began=$(date +%s%N)
     rest=PASS
-    "$scripts/with-mpi.sh" "$name" bash -c 'setsid --wait timeout -k 1 60 "$CARGO_TARGET_DIR/debug/offshoot" doctor' \
+    "$scripts/with-mpi.sh" "$name" bash -c 'setsid --wait timeout -k 1 10 "$CARGO_TARGET_DIR/debug/offshoot" doctor' \
         >"$work/doctor" 2>&1 </dev/null || { rest=FAIL; cat "$work/doctor" >&2; }
     printf '%s doctor %d.%d\n' "$rest" $((($(date +%s%N) - began) / 1000000000)) \
         $((($(date +%s%N) - began) / 100000000 % 10)) >>"$work/$name.rows"

@@ -173,6 +173,45 @@ pub(crate) fn fork_decoy() -> Option<u32> {
     }
 }
 
+/// Has these processes killed when this one has ended, by a process that is there for that only; asked to end a
+/// second before, if so wished. It may be called while other threads are caught somewhere for ever.
+pub(crate) fn kill_after_this_process(victims: &[i32], ask_first: bool) {
+    let own = std::process::id();
+    // SAFETY: a child as `fork` makes it, but without the handlers that libraries have registered for that,
+    // which might wait for a thread that is caught.
+    let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    if child != 0 {
+        return;
+    }
+    let signal_all = |signal: libc::c_int| {
+        for &victim in victims {
+            // SAFETY: a system call; whoever has ended by himself is no error.
+            unsafe { libc::kill(victim, signal) };
+        }
+    };
+    let pause = |millis: libc::c_long| {
+        let time = libc::timespec { tv_sec: millis / 1000, tv_nsec: millis % 1000 * 1_000_000 };
+        // SAFETY: a system call with a valid time.
+        unsafe { libc::nanosleep(&time, ptr::null_mut()) };
+    };
+    // SAFETY: the child has one thread, a copy of its parent's memory, and makes system calls only. Its
+    // descriptors would keep pipes open that somebody waits for the end of.
+    unsafe {
+        libc::setsid();
+        libc::syscall(libc::SYS_close_range, 0 as libc::c_uint, libc::c_uint::MAX, 0);
+        while u32::try_from(libc::getppid()) == Ok(own) {
+            pause(5);
+        }
+    }
+    if ask_first {
+        signal_all(libc::SIGTERM);
+        signal_all(libc::SIGCONT);
+        pause(1000);
+    }
+    signal_all(libc::SIGKILL);
+    exit_now()
+}
+
 /// Ends this process at once, with success and without anything that is to happen at its end.
 pub(crate) fn exit_now() -> ! {
     // SAFETY: it ends the process, and runs nothing of it before.

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::decoy::SINGLETON_FLAG;
 use super::prepare::prepared;
+use crate::process;
 
 /// One process, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,30 +39,27 @@ impl Launchers {
     }
 }
 
-/// How long a launcher may take to clean up, before it is killed.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Ends the daemons that this process's MPI has started. Only when that cannot be finalized.
+/// Has the daemons that this process's MPI has started end after it. Only where that cannot be finalized, and
+/// not before: a thread that is caught in MPI crashes when its launcher goes.
 pub(crate) fn end_daemons() {
     let all = processes();
     let direct = own_daemons(&all);
     let family = prepared().and_then(|prepared| prepared.family);
-    if family.is_some_and(|family| family.launcher.needs_decoy) {
-        // A hydra that is left to notice by itself kills whole process groups. It stands still while what it
-        // watches is killed, or it would act on that.
+    let is_hydra = family.is_some_and(|family| family.launcher.needs_decoy);
+    let mut victims: Vec<i32> = Vec::new();
+    if is_hydra {
+        // A hydra that is left to notice by itself kills whole process groups. It stands still until what it
+        // watches has been killed, or it would act on that.
         direct.iter().for_each(|launcher| launcher.signal(Signal::STOP));
         let is_direct = |id| direct.iter().any(|launcher| launcher.id == id);
         let proxies = all.iter().filter(|process| is_direct(process.parent) && is_daemon(&process.name));
-        proxies.for_each(|proxy| proxy.signal(Signal::KILL));
-    } else {
-        // Others have files to remove.
-        direct.iter().for_each(|launcher| launcher.signal(Signal::TERM));
-        let until = Instant::now() + PATIENCE;
-        while direct.iter().any(|launcher| !has_ended(launcher.id)) && Instant::now() < until {
-            thread::sleep(Duration::from_millis(5));
-        }
+        victims.extend(proxies.map(|proxy| proxy.id));
     }
-    direct.iter().for_each(|launcher| launcher.signal(Signal::KILL));
+    victims.extend(direct.iter().map(|launcher| launcher.id));
+    // Others have files to remove.
+    if !victims.is_empty() {
+        process::kill_after_this_process(&victims, !is_hydra);
+    }
 }
 
 impl Process {
@@ -76,7 +72,7 @@ impl Process {
 }
 
 fn has_ended(id: i32) -> bool {
-    process(id).is_none_or(|process| process.ended)
+    look_at(id).is_none_or(|process| process.ended)
 }
 
 /// The daemons among this process's children.
@@ -110,10 +106,10 @@ fn is_daemon(name: &str) -> bool {
 fn processes() -> Vec<Process> {
     let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = folders.filter_map(|folder| folder.file_name().to_str()?.parse().ok());
-    ids.filter_map(process).collect()
+    ids.filter_map(look_at).collect()
 }
 
-fn process(id: i32) -> Option<Process> {
+fn look_at(id: i32) -> Option<Process> {
     parse(id, &fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn findings(prepared: &Prepared) -> Vec<Finding> {
         findings.extend(interfaces(family));
     }
     findings.extend([own_executable(), user(prepared), shared_memory()]);
-    findings.extend(surroundings());
+    findings.extend(surroundings(prepared.family));
     findings
 }
 
@@ -209,7 +209,7 @@ fn shared_memory() -> Finding {
 }
 
 /// Who has started this process, where that changes what a spawn does.
-fn surroundings() -> Vec<Finding> {
+fn surroundings(family: Option<&Family>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(Job { rank, size }) = Job::of_this_process() {
         const CHECK: &str = "job of MPI processes";
@@ -221,6 +221,24 @@ fn surroundings() -> Vec<Finding> {
         } else {
             Finding::ok(CHECK, found)
         });
+    }
+    let in_step = env::var_os("SLURM_STEP_ID").is_some() && env::var_os("HYDRA_HOST_FILE").is_none();
+    if in_step && family.is_some_and(|family| family.launcher.needs_decoy) {
+        findings.push(Finding::warning(
+            "Slurm step",
+            "this process was started by `srun`, in a step in which hydra cannot start others",
+            "export HYDRA_HOST_FILE=FILE that names the allocated hosts, this one first; or start it without `srun`",
+        ));
+    }
+    for (manager, variable) in [("PBS", "PBS_JOBID"), ("LSF", "LSB_JOBID")] {
+        if let Ok(job) = env::var(variable) {
+            let found = format!("job {job}, whose hosts and slots are not read");
+            findings.push(Finding::warning(
+                manager,
+                found,
+                "write them into a file: `--hostfile`, OFFSHOOT_HOSTFILE",
+            ));
+        }
     }
     if let Ok(job) = env::var("SLURM_JOB_ID") {
         let nodes = env::var("SLURM_JOB_NODELIST").unwrap_or_else(|_| "unknown nodes".to_owned());
@@ -240,8 +258,12 @@ impl Job {
     /// As the launcher's variables tell it; `None` for a process that was started plainly.
     pub(crate) fn of_this_process() -> Option<Self> {
         let number = |name: &str| env::var(name).ok()?.parse().ok();
-        [("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE")]
-            .into_iter()
-            .find_map(|(rank, size)| Some(Self { rank: number(rank)?, size: number(size)? }))
+        [
+            ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+            ("PMI_RANK", "PMI_SIZE"),
+            ("PMIX_RANK", "SLURM_NTASKS"),
+        ]
+        .into_iter()
+        .find_map(|(rank, size)| Some(Self { rank: number(rank)?, size: number(size)? }))
     }
 }

@@ -78,6 +78,11 @@ pub(crate) fn prepare() {
     let decoy = needs_decoy
         .zip(installation.launcher.as_deref())
         .and_then(|(family, launcher)| decoy::plan(launcher, family.launcher.name()));
+    variables.extend(decoy.is_some().then(|| Variable {
+        name: "PATH",
+        outcome: Outcome::Set(env::var("PATH").unwrap_or_default()),
+        why: "hydra kills the host's process group when something goes wrong; its launcher is given a decoy",
+    }));
     process::make_secret(family.and_then(|family| family.secret_variable));
     let _ = PREPARED.set(Prepared { version, family, installation, variables, decoy });
 }
