@@ -8,6 +8,12 @@ pub(super) const FAMILY: Family = Family {
     refuses: |_| None,
     environment: &[
         Setting {
+            name: "OPAL_PREFIX",
+            value: Value::Prefix,
+            when: When::Always,
+            why: "an installation that was moved, a wheel for one, looks for its files where it was built",
+        },
+        Setting {
             name: "PRTE_MCA_rmaps_default_mapping_policy",
             value: Value::Set(":oversubscribe"),
             when: When::Always,
