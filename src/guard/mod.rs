@@ -3,8 +3,8 @@
 //! What `MPI_Comm_spawn` starts is always a guard. It starts the worker as its child and stays, so what the
 //! runtime watches never crashes. It tells the parent over the control channel how the worker ended, passes
 //! its stderr on and keeps the last lines of it, kills it when told or when the parent is gone, and, where
-//! the worker dies before it has initialized MPI, does that in its place, so that the parent's
-//! `MPI_Comm_spawn` returns. It runs none of the user's code, and sleeps in one `poll`.
+//! the worker dies before it has initialized MPI, and the parent cannot help itself, does that in its place,
+//! so that the parent's `MPI_Comm_spawn` returns. It runs none of the user's code, and sleeps in one `poll`.
 //!
 //! `child` is the worker as a process, `parent` the control channel, `output` what the worker writes, `pmi`
 //! what a process manager of the MPICH family must be told in the worker's place.
@@ -16,11 +16,14 @@ mod pmi;
 
 use std::os::fd::BorrowedFd;
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use crate::launch;
 use crate::process as own;
 use crate::transport::mpi;
 use crate::wire::control::{Ended, FromGuard, How, Ticket};
@@ -106,28 +109,47 @@ fn sleep(watched: [Option<BorrowedFd<'_>>; 4]) -> [bool; 4] {
 /// How long a guard may take to initialize MPI in a worker's place, and to leave the parent.
 const STAND_IN_LIMIT: Duration = Duration::from_secs(30);
 
-/// Ends this process if its parent goes, or if standing in takes too long: the other side may never answer.
-fn give_up_in_time(mut parent: Parent) {
+/// How long it may still take when the parent has closed its end: it does once it has disconnected, too.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// Whether a thread of this process has begun to say goodbye to the process manager. A second goodbye ends
+/// hydra.
+static GOODBYE: AtomicBool = AtomicBool::new(false);
+
+/// Initializes MPI in the worker's place, and leaves. The other side may never answer: then, and if the parent
+/// goes, this process ends all the same.
+fn stand_in(mut parent: Parent) {
     let watch = move || {
         parent.await_end(STAND_IN_LIMIT);
-        pmi::finalize();
+        thread::sleep(PARTING);
+        if GOODBYE.swap(true, Ordering::SeqCst) {
+            // MPI_Finalize says it, and is slow.
+            thread::sleep(STAND_IN_LIMIT);
+        } else {
+            pmi::finalize();
+        }
         own::exit_now()
     };
     // Without it the guard waits for as long as its host lives.
-    let _ = std::thread::Builder::new().spawn(watch);
+    let _ = thread::Builder::new().spawn(watch);
+    mpi::stand_in();
+    while GOODBYE.swap(true, Ordering::SeqCst) {
+        // The watch says it, and ends this process.
+        thread::park();
+    }
+    mpi::finish_standing_in();
 }
 
 /// Ends the guard, so that the MPI runtime sees a clean end however the worker's was.
 fn leave(passed: Passed, parent: Parent) -> ! {
     match passed {
-        // The parent still waits in MPI_Comm_spawn for a process that initializes MPI.
-        Passed::Nothing | Passed::Begun => {
+        // The parent still waits in MPI_Comm_spawn for a process that initializes MPI, unless it can help itself.
+        Passed::Nothing | Passed::Begun if launch::awaited_name().is_none() => {
             pmi::hear_out();
-            give_up_in_time(parent);
-            mpi::stand_in();
+            stand_in(parent);
         }
         Passed::Init | Passed::Bye => pmi::finalize(),
-        Passed::Finalize => {}
+        Passed::Nothing | Passed::Begun | Passed::Finalize => {}
     }
     process::exit(0)
 }

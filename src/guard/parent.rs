@@ -27,7 +27,10 @@ impl Parent {
         let stream = address.and_then(|address| Stream::connect(&address, &own).ok());
         let mut parent = Self { stream, splitter: Splitter::default() };
         match secret {
-            Some(secret) => parent.say(&FromGuard::Here { ticket, secret: Secret(secret) }),
+            Some(secret) => {
+                parent.say(&FromGuard::Here { ticket, secret: Secret(secret) });
+                launch::awaited_name().into_iter().for_each(|name| parent.say(&FromGuard::Awaited { name }));
+            }
             None => parent.stream = None,
         }
         parent

@@ -3,6 +3,8 @@
 //! Adding an implementation is one file with one such value, and one line in [`FAMILIES`]. Nothing here
 //! looks at this machine; `installation`, `preflight` and `prepare` do, by what stands here.
 
+use std::ffi::CStr;
+
 use super::{intel_mpi, mpich, open_mpi_4, open_mpi_5};
 
 /// The implementations that are known, each tried in this order.
@@ -38,6 +40,8 @@ pub(crate) struct Family {
     pub(crate) containment: &'static str,
     /// How to part from workers, and from MPI.
     pub(crate) farewell: Farewell,
+    /// How a spawn returns whose worker has died on the way.
+    pub(super) release: Release,
     /// Whether it must be able to write into the temporary directory.
     pub(super) needs_temporary_directory: bool,
     /// Environment variables that name network interfaces, several separated by commas.
@@ -136,6 +140,16 @@ pub(crate) struct Agent {
 pub(crate) struct Farewell {
     /// Whether `MPI_Finalize` returns after a worker was given up without a disconnect.
     pub(crate) finalizes_after_loss: bool,
+}
+
+/// What makes `MPI_Comm_spawn` return when its worker has died before it had initialized MPI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// The guard initializes MPI in the worker's place.
+    StandIn,
+    /// The host itself answers in the worker's place, with what is no answer, and the spawn fails. They meet by
+    /// publishing names: the worker's is what stands in the environment variable `port`, and `suffix`.
+    Answer { port: &'static str, suffix: &'static str, answer: &'static CStr },
 }
 
 impl Family {

@@ -1,6 +1,6 @@
 //! Intel MPI: MPICH's relative, with a switch for spawning, and a `MPI_Finalize` of its own.
 
-use super::family::{Family, Farewell, Launcher, Placement, Setting, Value, When};
+use super::family::{Family, Farewell, Launcher, Placement, Release, Setting, Value, When};
 use super::mpich::HYDRA;
 
 pub(super) const FAMILY: Family = Family {
@@ -33,6 +33,7 @@ pub(super) const FAMILY: Family = Family {
                   ends all workers",
     // It waits for ever for the worker that was not disconnected.
     farewell: Farewell { finalizes_after_loss: false },
+    release: Release::StandIn,
     needs_temporary_directory: false,
     interface_variables: &["I_MPI_HYDRA_IFACE", "FI_TCP_IFACE"],
 };

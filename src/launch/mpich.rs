@@ -1,7 +1,7 @@
 //! MPICH: a singleton starts `mpiexec -pmi_args …`, the first one in `PATH`, and waits for it without a
 //! time-out. Another MPI's `mpiexec` in that place is a hang.
 
-use super::family::{Agent, Family, Farewell, Launcher, Placement, Refusal, Setting, Value, When};
+use super::family::{Agent, Family, Farewell, Launcher, Placement, Refusal, Release, Setting, Value, When};
 
 pub(super) const FAMILY: Family = Family {
     name: "MPICH",
@@ -43,6 +43,7 @@ pub(super) const FAMILY: Family = Family {
     containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; a death in the middle of \
                   a large transfer may end the host, the death of a guard ends all workers",
     farewell: Farewell { finalizes_after_loss: true },
+    release: Release::StandIn,
     needs_temporary_directory: false,
     interface_variables: &["HYDRA_IFACE", "FI_TCP_IFACE"],
 };

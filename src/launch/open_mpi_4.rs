@@ -1,6 +1,6 @@
 //! Open MPI 4: spawns through `orted`, the first one in `PATH`.
 
-use super::family::{Agent, Family, Farewell, Launcher, Placement, Setting, Value, When};
+use super::family::{Agent, Family, Farewell, Launcher, Placement, Release, Setting, Value, When};
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 4",
@@ -70,6 +70,10 @@ pub(super) const FAMILY: Family = Family {
     spawn_thread: "a second thread may spawn: running work stalls for 16 ms",
     containment: "the guard, with `orte_enable_recovery`; a death in the middle of a transfer may end the host",
     farewell: Farewell { finalizes_after_loss: true },
+    // `orted` knows a process no more whose last connection is gone, so that from a few milliseconds after it has
+    // begun with `MPI_Init` nobody can stand in for it ("Server not available"). The host waits in `PMIx_Lookup`
+    // for the name of the worker; what is none makes the spawn fail, and hurts nothing.
+    release: Release::Answer { port: "OMPI_PARENT_PORT", suffix: ":connect", answer: c"nobody" },
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"],
 };

@@ -1,6 +1,6 @@
 //! Open MPI 5: spawns through `prte`, the first one in `PATH`.
 
-use super::family::{Family, Farewell, Launcher, Placement, Setting, Value, When};
+use super::family::{Family, Farewell, Launcher, Placement, Release, Setting, Value, When};
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 5",
@@ -81,6 +81,10 @@ pub(super) const FAMILY: Family = Family {
     containment: "the guard, with fault tolerance enabled; a death in the middle of a large transfer may hang it",
     // It says goodbye to those whom it has never talked to, and crashes if one of them is gone.
     farewell: Farewell { finalizes_after_loss: false },
+    // From a few milliseconds after a worker has begun with `MPI_Init` a guard in its place waits for ever. The host
+    // takes any answer for the names of processes and would crash over one without a dot; all processes of a job,
+    // and no number of them, is what it refuses.
+    release: Release::Answer { port: "OMPI_PARENT_PORT", suffix: ":connect", answer: c"nobody.*" },
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "PRTE_MCA_prte_if_include"],
 };

@@ -1,12 +1,12 @@
 //! The environment of this process, made ready for MPI while nobody else can read it.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use super::decoy::{self, Plan};
-use super::family::{Family, Setting, Value, When};
+use super::family::{Family, Release, Setting, Value, When};
 use super::installation::{self, Installation};
 use super::preflight::Job;
 use crate::process;
@@ -150,6 +150,24 @@ pub(crate) fn take_secret() -> Option<[u8; 16]> {
 pub(crate) fn finalizes_after_loss() -> bool {
     let family = prepared().and_then(|prepared| prepared.family);
     family.is_none_or(|family| family.farewell.finalizes_after_loss)
+}
+
+/// In a guard: the name under which `MPI_Comm_spawn` awaits the worker's answer, where the host itself can give it.
+/// Where it cannot, the guard has to.
+pub(crate) fn awaited_name() -> Option<String> {
+    let family = Family::of(&mpi::environment::library_version().ok()?)?;
+    match family.release {
+        Release::StandIn => None,
+        Release::Answer { port, suffix, .. } => Some(format!("{}{suffix}", env::var(port).ok()?)),
+    }
+}
+
+/// What is to be published under that name, so that the spawn fails.
+pub(crate) fn answer_of_nobody() -> Option<&'static CStr> {
+    match prepared()?.family?.release {
+        Release::StandIn => None,
+        Release::Answer { answer, .. } => Some(answer),
+    }
 }
 
 /// What each `MPI_Comm_spawn` is to be told, as keys and values of its info.

@@ -58,6 +58,8 @@ struct State {
     /// Wakes the thread.
     bell: OwnedFd,
     doorbell: Arc<Doorbell>,
+    /// Makes a spawn return that waits for what was to be published under this name.
+    release: fn(&str),
 }
 
 #[derive(Default)]
@@ -76,6 +78,8 @@ struct Networks {
 struct Expected {
     start: Option<Start>,
     notices: Sender<(Ticket, Notice)>,
+    /// What `MPI_Comm_spawn` waits for, while it does and where that can be helped.
+    awaited: Option<String>,
     /// The guard's connection, once it has proved who it is.
     stream: Option<Stream>,
     /// When the worker is killed, unless it has passed `MPI_Init`.
@@ -86,8 +90,12 @@ struct Expected {
 }
 
 impl Control {
-    /// Starts to listen.
-    pub(crate) fn start(secret: [u8; 16], doorbell: Arc<Doorbell>) -> std::io::Result<Self> {
+    /// Starts to listen. `release` makes a spawn return that waits for what was to be published under a name.
+    pub(crate) fn start(
+        secret: [u8; 16],
+        doorbell: Arc<Doorbell>,
+        release: fn(&str),
+    ) -> std::io::Result<Self> {
         let file = own::secret_file().map_or("none".to_owned(), |file| file.to_string());
         let address = format!("offshoot-{}-{file}-{:08x}", process::id(), fresh_number()?);
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&address)?)?;
@@ -99,6 +107,7 @@ impl Control {
             networks: Mutex::default(),
             bell,
             doorbell,
+            release,
         });
         let listener =
             Listener { state: Arc::clone(&state), socket: listener, networks: vec![], connections: vec![] };
@@ -156,6 +165,7 @@ impl Control {
         let expected = Expected {
             start: Some(start),
             notices,
+            awaited: None,
             stream: None,
             deadline: Some(deadline),
             is_overdue: false,
@@ -171,6 +181,7 @@ impl Control {
     pub(crate) fn note_spawned(&self, ticket: Ticket) {
         if let Some(expected) = self.state.guards().expected.get_mut(&ticket) {
             expected.deadline = None;
+            expected.awaited = None;
             expected.say(&ToGuard::Spawned);
         }
     }
@@ -379,6 +390,11 @@ impl Connection {
             (Some(ticket), FromGuard::Started { pid }) => {
                 tracing::debug!("spawn {} is process {pid}", ticket.0)
             }
+            (Some(ticket), FromGuard::Awaited { name }) => {
+                if let Some(expected) = state.guards().expected.get_mut(&ticket) {
+                    expected.awaited = Some(name);
+                }
+            }
             (Some(_), FromGuard::Ready) => self.tell(state, Notice::Ready),
             (Some(_), FromGuard::Ended(ended)) => {
                 self.tell(state, Notice::Ended(ended));
@@ -418,12 +434,14 @@ impl Connection {
 
     fn tell(&self, state: &State, notice: Notice) {
         let Some(ticket) = self.ticket else { return };
+        let mut awaited = None;
         if let Some(expected) = state.guards().expected.get_mut(&ticket) {
             let notice = match notice {
-                Notice::Ended(ended) if expected.is_overdue => {
-                    Notice::Ended(Ended { how: How::Overdue, ..ended })
+                Notice::Ended(ended) => {
+                    awaited = expected.awaited.take();
+                    let how = if expected.is_overdue { How::Overdue } else { ended.how };
+                    Notice::Ended(Ended { how, ..ended })
                 }
-                Notice::Ended(_) => notice,
                 Notice::Ready => {
                     expected.deadline = None;
                     notice
@@ -432,6 +450,8 @@ impl Connection {
             // A transport that is gone has no use for it.
             let _ = expected.notices.send((ticket, notice));
         }
+        // After the reason, which is looked for when the spawn has failed.
+        awaited.into_iter().for_each(|name| (state.release)(&name));
         state.doorbell.ring();
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! guard ─Here──────────▶ parent     who I am: ticket and secret; nothing else is believed before it
+//! guard ─Awaited───────▶ parent     the name that MPI_Comm_spawn waits for, where a parent can say it itself
 //! guard ◀─Start───────── parent     start this
 //! guard ─Started───────▶ parent     the worker is this process | it could not be started
 //! guard ─Ready─────────▶ parent     the worker has passed MPI_Init
@@ -40,6 +41,10 @@ pub(crate) enum FromGuard {
     Here {
         ticket: Ticket,
         secret: Secret,
+    },
+    /// Should the worker die before it has answered, the parent is to publish something under this name.
+    Awaited {
+        name: String,
     },
     Started {
         pid: u32,

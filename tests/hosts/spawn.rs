@@ -59,8 +59,8 @@ pub(crate) fn sigsegv_before_mpi_init() -> anyhow::Result<()> {
     refused(shell("kill -SEGV $$"), SpawnCause::Ended, &["SIGSEGV", "before it initialized MPI"])
 }
 
-/// A worker that dies so many microseconds after it has begun with `MPI_Init`. In the moments in which host
-/// and worker connect nobody can stand in for it, on some MPIs: then the whole MPI thread is given up.
+/// A worker that dies so many microseconds after it has begun with `MPI_Init`. In the few moments in which host
+/// and worker connect nobody can answer for it, on some MPIs: then the whole MPI thread is given up.
 pub(crate) fn abort_in_mpi_init() -> anyhow::Result<()> {
     let after = env::args().nth(2).context("name a number of microseconds")?;
     let pool =
@@ -80,6 +80,7 @@ pub(crate) fn abort_in_mpi_init() -> anyhow::Result<()> {
         TaskError::SpawnFailed { cause: SpawnCause::NoWorker, .. } => {}
         TaskError::PoolFailed { reason, .. } => {
             ensure!(reason.contains("MPI_Comm_spawn was given up"), "{reason}");
+            ensure!(after.parse::<u32>()? >= 30_000, "it cannot have come so far: {reason}");
         }
         other => bail!(other),
     }

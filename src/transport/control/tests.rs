@@ -12,7 +12,7 @@ use super::*;
 const SECRET: [u8; 16] = [7; 16];
 
 fn control() -> Control {
-    Control::start(SECRET, Arc::default()).expect("a socket can be made")
+    Control::start(SECRET, Arc::default(), |_| {}).expect("a socket can be made")
 }
 
 fn start() -> Start {

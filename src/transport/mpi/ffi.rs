@@ -104,6 +104,16 @@ pub(crate) fn universe_size() -> Result<Option<i32>, MpiError> {
     Ok(Some(unsafe { *value }))
 }
 
+/// Publishes a port under a service name (MPI-4.1 §11.9.4). The one call that is made beside the MPI thread:
+/// that one may be in a spawn that waits for it, and MPI was initialized with `MPI_THREAD_MULTIPLE`.
+pub(crate) fn publish(service: &CStr, port: &CStr) -> Result<(), MpiError> {
+    // SAFETY: both strings are terminated and only read; MPI is initialized and allows several threads, or there
+    // would be nothing spawned that asks for this.
+    check("MPI_Publish_name", unsafe {
+        ffi::MPI_Publish_name(service.as_ptr(), ffi::RSMPI_INFO_NULL, port.as_ptr())
+    })
+}
+
 /// Ends MPI in this process. Collective over everything still connected: only call it when every
 /// communicator that was made is disconnected.
 pub(crate) fn finalize() -> Result<(), MpiError> {

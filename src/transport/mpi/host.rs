@@ -43,6 +43,8 @@ pub(crate) struct MpiTransport {
     /// What the guards say.
     notices: Receiver<(Ticket, Notice)>,
     notify: Sender<(Ticket, Notice)>,
+    /// What was taken from there and is still to be looked at.
+    waiting: Vec<(Ticket, Notice)>,
     /// Workers with whom an MPI call failed, and when. Their guards have a moment to say what happened.
     suspects: Vec<(WorkerId, MpiError, Instant)>,
 }
@@ -75,6 +77,7 @@ impl MpiTransport {
             operations: Operations::new(),
             notices,
             notify,
+            waiting: Vec::new(),
             suspects: Vec::new(),
         }
     }
@@ -152,14 +155,29 @@ impl MpiTransport {
             }
             Err(reason) => {
                 control.kill(ticket);
-                Err(SpawnFailure::new(SpawnCause::Mpi, reason))
+                // It may have been made to fail because the worker had died.
+                let dead = self.heard_of_end(ticket);
+                Err(dead.map_or_else(|| SpawnFailure::new(SpawnCause::Mpi, reason), |ended| failure(&ended)))
             }
         }
     }
 
+    /// How the worker of a failed spawn ended, if its guard has told. What others say is for later.
+    fn heard_of_end(&mut self, ticket: Ticket) -> Option<Ended> {
+        self.waiting.extend(self.notices.try_iter());
+        let ended = self.waiting.iter().find_map(|(whose, notice)| match notice {
+            Notice::Ended(ended) if *whose == ticket => Some(ended.clone()),
+            Notice::Ended(_) | Notice::Ready => None,
+        });
+        self.waiting.retain(|(whose, _)| *whose != ticket);
+        ended
+    }
+
     /// Takes in what the guards say.
     fn hear_guards(&mut self, reports: &mut Vec<Report>) {
-        for (ticket, notice) in self.notices.try_iter().collect::<Vec<_>>() {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.extend(self.notices.try_iter());
+        for (ticket, notice) in waiting {
             let Some(&worker) = self.tickets.get(&ticket) else { continue };
             match notice {
                 Notice::Ready => {}
@@ -188,11 +206,12 @@ impl MpiTransport {
         let Some(peer) = self.peers.remove(&worker) else { return };
         self.tickets.remove(&peer.ticket);
         self.places.release(worker);
-        self.runtime.control().forget(peer.ticket);
         let disconnect = || peer.comm.disconnect();
         if let Err(error) = self.runtime.pulse().during(Call::Disconnect, DISCONNECT_LIMIT, disconnect) {
             tracing::warn!("{worker} could not be disconnected: {error}");
         }
+        // Not before: a guard that stands in for its worker takes the close of its channel for the end of its host.
+        self.runtime.control().forget(peer.ticket);
     }
 
     fn receive_arrived(&mut self) {
@@ -310,7 +329,7 @@ impl Transport for MpiTransport {
     }
 
     fn has_arrived(&self) -> bool {
-        !self.notices.is_empty()
+        !self.notices.is_empty() || !self.waiting.is_empty()
     }
 
     fn rings(&self) -> bool {

@@ -13,7 +13,7 @@ mod runtime;
 mod worker;
 
 pub(crate) use host::MpiTransport;
-pub(crate) use runtime::{Runtime, facts, initialize_worker, stand_in};
+pub(crate) use runtime::{Runtime, facts, finish_standing_in, initialize_worker, stand_in};
 pub(crate) use worker::MpiLink;
 
 /// The one tag of ours. The intercommunicators are ours alone, so it need not differ from anything.

@@ -1,6 +1,7 @@
 //! MPI in this process: who initialized it, who may finalize it, and the communicator to spawn from.
 
 use std::cell::{Cell, RefCell};
+use std::ffi::CString;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -58,8 +59,8 @@ impl Runtime {
         }
         // First what can fail and be tried again: MPI has one life.
         let secret = process::secret().ok_or(BuildError::NotInitialized)?;
-        let control =
-            Control::start(secret, doorbell).map_err(|error| BuildError::System(error.to_string()))?;
+        let control = Control::start(secret, doorbell, answer_for_the_dead)
+            .map_err(|error| BuildError::System(error.to_string()))?;
         let ours = initialize(Threading::Multiple);
         let provided = environment::threading_support();
         // An MPI of our own is used by this thread alone; one that the host uses too must allow both.
@@ -149,6 +150,17 @@ impl Runtime {
     }
 }
 
+/// Makes a spawn fail that waits for the answer of a worker that is dead. Called beside the MPI thread, which
+/// is in that spawn.
+fn answer_for_the_dead(name: &str) {
+    let Some(answer) = launch::answer_of_nobody() else { return };
+    let name = CString::new(name).map_err(|error| error.to_string());
+    let published = name.and_then(|name| ffi::publish(&name, answer).map_err(|error| error.to_string()));
+    if let Err(error) = published {
+        tracing::warn!("a spawn whose worker is dead could not be brought to return: {error}");
+    }
+}
+
 /// Initializes MPI in a worker, on the calling thread, and returns the link to its host, and its rank.
 pub(crate) fn initialize_worker() -> Result<(super::MpiLink, i32), String> {
     ffi::claim_thread();
@@ -166,7 +178,7 @@ pub(crate) fn initialize_worker() -> Result<(super::MpiLink, i32), String> {
 }
 
 /// Initializes MPI in a guard, in the place of a worker that did not come to it, so that the parent's
-/// `MPI_Comm_spawn` returns; and leaves at once. The parent has been told, and disconnects as well.
+/// `MPI_Comm_spawn` returns; and disconnects at once. The parent has been told, and does as well.
 pub(crate) fn stand_in() {
     ffi::claim_thread();
     initialize(Threading::Multiple);
@@ -174,6 +186,10 @@ pub(crate) fn stand_in() {
     if let Ok(Some(parent)) = Comm::parent() {
         let _ = parent.disconnect();
     }
+}
+
+/// Finalizes MPI in a guard that has stood in.
+pub(crate) fn finish_standing_in() {
     let _ = ffi::finalize();
 }
 
