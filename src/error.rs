@@ -80,11 +80,21 @@ pub enum TaskError {
         /// The same at length: what was tried, what came back, what to do.
         reason: String,
     },
-    /// The task was cancelled before it ran.
-    #[error("{origin} was cancelled before it ran")]
+    /// The task was cancelled before it ran; or it ran, did not stop in the grace that it had, and its worker
+    /// was killed.
+    #[error("{origin} was cancelled")]
     Cancelled {
         /// Which task.
         origin: Origin,
+    },
+    /// The task had not ended when its time was over. If it ran then, and did not stop in the grace that it had,
+    /// its worker was killed.
+    #[error("{origin} had not ended {limit}")]
+    Overdue {
+        /// Which task.
+        origin: Origin,
+        /// Which of its limits it was.
+        limit: Limit,
     },
     /// The wait ended before the task did. The task goes on, and its handle can be waited on again.
     #[error("{task} had not ended after {waited:?}; it goes on")]
@@ -152,10 +162,31 @@ impl TaskError {
             | Self::Lost { origin, .. }
             | Self::SpawnFailed { origin, .. }
             | Self::Cancelled { origin }
+            | Self::Overdue { origin, .. }
             | Self::Rejected { origin, .. }
             | Self::ShutDown { origin }
             | Self::PoolFailed { origin, .. } => Ok(origin),
         }
+    }
+}
+
+/// A limit to the time of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// How long it may run: [`Call::timeout`](crate::Call::timeout), or
+    /// [`Builder::task_timeout`](crate::Builder::task_timeout).
+    Timeout,
+    /// When it must have ended: [`Call::deadline`](crate::Call::deadline).
+    Deadline,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Timeout => "when it had run for its timeout",
+            Self::Deadline => "at its deadline",
+        })
     }
 }
 

@@ -45,7 +45,7 @@ mod wire;
 pub mod worker;
 
 pub use diagnosis::{Diagnosis, Origin as VariableOrigin, Variable};
-pub use error::{BuildError, Origin, Place, RejectReason, SpawnCause, SubmitError, TaskError};
+pub use error::{BuildError, Limit, Origin, Place, RejectReason, SpawnCause, SubmitError, TaskError};
 pub use finding::{Finding, Status};
 pub use ids::{ProgramId, TaskId, WorkerId};
 pub use launch::{Program, user_environment};

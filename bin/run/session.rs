@@ -29,6 +29,9 @@ const AHEAD_PER_WORKER: usize = 8;
 /// Bytes of lines under way at once; a few lines are under way however long they are.
 const AHEAD_BYTES: usize = 64 << 20;
 const AHEAD_ANYWAY: usize = 2;
+/// Longer than a worker takes to end a line with all its processes.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
 /// How long a run that is stopped goes on reading standard input, to say what was not run.
 const COUNT_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -88,7 +91,8 @@ fn pool(arguments: &Arguments) -> Result<Pool, String> {
         timeout: arguments.timeout,
         tries_max: arguments.retries.saturating_add(1),
     };
-    let mut builder = Pool::builder().oversubscribe(arguments.oversubscribe);
+    // A line that is to stop has its own grace, in its own worker; that is the shorter one.
+    let mut builder = Pool::builder().oversubscribe(arguments.oversubscribe).stop_grace(STOP_GRACE);
     if let Some((min, max)) = arguments.workers() {
         builder = builder.workers(min..=max);
     }
@@ -96,7 +100,6 @@ fn pool(arguments: &Arguments) -> Result<Pool, String> {
         builder = builder.hostfile(path);
     }
     builder
-        // A line is not to run twice unless the user has said that it may.
         .attempts_max(arguments.retries.saturating_add(1))
         .initializer(shell::prepare(setting))
         .build()
@@ -186,7 +189,9 @@ impl Session<'_> {
     }
 
     fn start(&mut self, line: Line) {
-        match self.pool.submit(shell::run_line(ByteBuf::from(line.command.clone()))) {
+        // A line is not to run twice unless the user has said that it may.
+        let call = shell::run_line(ByteBuf::from(line.command.clone()));
+        match self.pool.submit(call.idempotent(self.arguments.retries > 0)) {
             Ok(handle) => {
                 self.under_way_bytes += line.command.len();
                 self.watch(line, handle);

@@ -73,7 +73,8 @@ impl Scheduler {
 
     fn assert_tasks_consistent(&self) {
         for (&id, task) in &self.tasks {
-            assert!(task.losses < self.config.attempts_max, "{id} should have been resolved as lost");
+            assert!(!task.is_used_up(&self.config), "{id} should have been resolved as lost");
+            assert!(task.alarm.is_none_or(|at| self.alarms.contains(at, id)), "the alarm of {id} is not set");
             match task.place {
                 Place::Waiting => {}
                 Place::Held { worker, .. } => {
@@ -81,6 +82,8 @@ impl Scheduler {
                 }
             }
         }
+        let armed = self.tasks.values().filter(|task| task.alarm.is_some()).count();
+        assert_eq!(armed, self.alarms.len(), "an alarm belongs to a task that has ended");
         let waiting = self.tasks.values().filter(|task| task.place == Place::Waiting).count();
         let queued: usize = self.programs.iter().map(|program| program.queue.len()).sum();
         assert_eq!(waiting, queued, "a waiting task is in its queue");

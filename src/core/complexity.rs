@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Config, Event, Scheduler, Time, meter};
+use super::{Action, Config, Event, Scheduler, Terms, Time, meter};
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 
 /// Steps that one event may take on average: enough for its own lines and queues, whatever their length.
@@ -44,7 +44,7 @@ impl Metered {
 }
 
 fn submit(task: u64) -> Event {
-    Event::Submit { task: TaskId(task), program: ProgramId(0), kind: KindId(0) }
+    Event::Submit { task: TaskId(task), program: ProgramId(0), kind: KindId(0), terms: Terms::default() }
 }
 
 #[test]
@@ -80,6 +80,7 @@ fn work_per_event_is_bounded() {
             | Action::Recant { .. }
             | Action::Retire { .. }
             | Action::Abandon { .. }
+            | Action::Kill { .. }
             | Action::Resolve { .. }
             | Action::Close => None,
         }));

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// A shorter pause between failing starts would be none: a spawn that is refused takes no time at all.
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
+/// In a shorter grace no worker could say that it has skipped a task.
+const STOP_GRACE_MIN: Duration = Duration::from_millis(1);
 
 /// What the scheduler is told once, at its start.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +20,10 @@ pub(crate) struct Config {
     pub(crate) spawn_timeout: Duration,
     /// A worker that has not left this long after it was asked to is given up.
     pub(crate) retire_timeout: Duration,
+    /// How long a task may run that brings no limit of its own.
+    pub(crate) task_timeout: Option<Duration>,
+    /// How long a running task has to stop of itself, once it was told to, before its worker is killed.
+    pub(crate) stop_grace: Duration,
     /// Tries of one task, each ended by the loss of its worker, before it resolves as lost.
     pub(crate) attempts_max: u32,
     /// Failed starts in a row, with no worker to show for them, before the waiting tasks are failed.
@@ -46,6 +52,8 @@ impl Default for Config {
             idle_timeout: Duration::from_secs(10),
             spawn_timeout: Duration::from_secs(30),
             retire_timeout: Duration::from_secs(5),
+            task_timeout: None,
+            stop_grace: Duration::from_secs(2),
             attempts_max: 3,
             spawn_failures_max: 3,
             spawn_backoff: Duration::from_millis(100),
@@ -61,7 +69,7 @@ impl Default for Config {
 
 impl Config {
     /// The same with impossible wishes made possible: at least one worker, one attempt, one failure,
-    /// no minimum above the maximum, and some pause after a failure.
+    /// no minimum above the maximum, some pause after a failure, and some grace.
     pub(super) fn checked(self) -> Config {
         let workers_max = self.workers_max.max(1);
         Config {
@@ -72,6 +80,7 @@ impl Config {
             window_max: self.window_max.max(1),
             spawn_backoff: self.spawn_backoff.max(BACKOFF_MIN),
             spawn_backoff_max: self.spawn_backoff_max.max(BACKOFF_MIN),
+            stop_grace: self.stop_grace.max(STOP_GRACE_MIN),
             ..self
         }
     }

@@ -19,7 +19,8 @@ impl Scheduler {
         let retirement = self.retiring.first().map(|(_, since)| since + self.config.retire_timeout);
         let way = self.gives_way_at().map(|(_, until)| until);
         let programs = (0..self.programs.len()).filter_map(|index| self.program_deadline(index));
-        [start, retirement, way, self.refill_at()].into_iter().flatten().chain(programs).min()
+        let alarm = self.alarms.first().map(|(at, _)| at);
+        [start, retirement, way, alarm, self.refill_at()].into_iter().flatten().chain(programs).min()
     }
 
     fn program_deadline(&self, index: usize) -> Option<Time> {

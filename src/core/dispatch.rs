@@ -7,7 +7,7 @@
 use super::estimate::Cost;
 use super::meter;
 use super::scheduler::Scheduler;
-use super::task::Place;
+use super::task::{Place, Task};
 use super::window::Window;
 use super::worker::State;
 use crate::ids::{ProgramId, TaskId, WorkerId};
@@ -31,7 +31,9 @@ impl Scheduler {
     fn next_waiting(&mut self, id: ProgramId) -> Option<(TaskId, Cost)> {
         let tasks = &self.tasks;
         let task = self.programs[id.0 as usize].queue.first(|task| tasks.contains_key(&task))?;
-        let cost = Cost::expected(self.kinds.get(&tasks[&task].kind));
+        let Task { kind, terms, .. } = &tasks[&task];
+        // What may be lost only once is alone: nobody could tell whether it had begun behind another.
+        let cost = if terms.once { Cost::Unknown } else { Cost::expected(self.kinds.get(kind)) };
         Some((task, cost))
     }
 
@@ -64,6 +66,7 @@ impl Scheduler {
         let now = self.now;
         let worker = self.workers.get_mut(&id).expect("a taker is known");
         let program = &mut self.programs[worker.program.0 as usize];
+        let is_running = matches!(worker.state, State::Idle);
         match &mut worker.state {
             State::Idle => {
                 worker.state = State::Busy(Window::starting_with(task_id, cost, now));
@@ -77,8 +80,9 @@ impl Scheduler {
         }
         self.note_room(id);
         let task = self.tasks.get_mut(&task_id).expect("a waiting task is known");
-        task.place = Place::Held { worker: id, recanted: false };
+        task.place = Place::Held { worker: id, stop: None };
         let attempt = task.losses + 1;
+        self.arm(task_id, is_running);
         self.actions.push_back(super::Action::Send { worker: id, task: task_id, attempt });
     }
 

@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
+use super::Time;
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 
 /// Something that happened, told to [`Scheduler::handle`](super::Scheduler::handle).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A user handed in a task for a program.
-    Submit { task: TaskId, program: ProgramId, kind: KindId },
+    Submit { task: TaskId, program: ProgramId, kind: KindId, terms: Terms },
     /// A user no longer wants a task.
     Cancel { task: TaskId },
     /// The spawn of a worker returned: its process exists, its hello is still to come.
@@ -34,6 +35,17 @@ pub(crate) enum Event {
     Shutdown { mode: ShutdownMode },
 }
 
+/// On what terms a task is handed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// When it must have ended, whether it has run or not.
+    pub(crate) deadline: Option<Time>,
+    /// How long it may run, each time that it is tried.
+    pub(crate) timeout: Option<Duration>,
+    /// It is sent to one worker at most: with that worker it is lost.
+    pub(crate) once: bool,
+}
+
 /// What becomes of the tasks that wait when a pool ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShutdownMode {
@@ -46,8 +58,8 @@ pub(crate) enum ShutdownMode {
 /// Something to be done, taken from [`Scheduler::poll`](super::Scheduler::poll).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Start a worker. Closed by exactly one of `SpawnFailed` (while it starts), `Gone` (while it retires)
-    /// or our own `Abandon`, which also answers `Lost`.
+    /// Start a worker. Closed by exactly one of `SpawnFailed` (while it starts), `Gone` (while it retires),
+    /// our own `Kill`, or our own `Abandon`, which also answers `Lost`.
     /// Neighbouring spawns of one program may share one `MPI_Comm_spawn` (a cohort).
     Spawn { worker: WorkerId, program: ProgramId },
     /// Put a task at the end of a worker's window; `attempt` counts from 1.
@@ -58,6 +70,8 @@ pub(crate) enum Action {
     Retire { worker: WorkerId },
     /// Give a worker up, without a collective: it was lost, or missed a deadline.
     Abandon { worker: WorkerId },
+    /// End a healthy worker by force: what it runs was to stop, and has not.
+    Kill { worker: WorkerId },
     /// A task has reached its end.
     Resolve { task: TaskId, resolution: Resolution },
     /// After a shutdown: every task is resolved and every worker closed. The last action of all.
@@ -71,6 +85,8 @@ pub(crate) enum Resolution {
     Answered,
     /// Cancelled while no worker held it, or its worker was lost after it had been recanted.
     Cancelled,
+    /// Its time was over. If it was `answered` after that, the driver holds the answer.
+    Overdue { answered: bool },
     /// Its worker was lost in each of this many attempts.
     Lost { attempts: u32 },
     /// No worker of its program could be started.

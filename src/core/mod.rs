@@ -5,6 +5,7 @@
 //! again ([`Scheduler::next_deadline`]). It owns ids and states, never payloads, and imports nothing of
 //! ours but `crate::ids`. README.md beside this file explains states, timers and races.
 
+mod alarm;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
@@ -34,7 +35,7 @@ mod window;
 mod worker;
 
 pub(crate) use config::Config;
-pub(crate) use event::{Action, Event, Resolution, ShutdownMode};
+pub(crate) use event::{Action, Event, Resolution, ShutdownMode, Terms};
 pub(crate) use scheduler::Scheduler;
 pub(crate) use stats::Stats;
 pub(crate) use time::Time;

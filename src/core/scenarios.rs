@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Config, Event, Resolution, Scheduler, ShutdownMode, Time};
+use super::{Action, Config, Event, Resolution, Scheduler, ShutdownMode, Terms, Time};
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 
 /// Runs a scenario on a scheduler with this configuration and so many programs.
@@ -51,13 +51,7 @@ fn event(words: &[&str]) -> Event {
     let worker = |word: &str| WorkerId(number(word, 'w'));
     let task = |word: &str| TaskId(number(word, 't').into());
     match *words {
-        ["submit", t] => Event::Submit { task: task(t), program: ProgramId(0), kind: KindId(0) },
-        ["submit", t, p] => {
-            Event::Submit { task: task(t), program: ProgramId(number(p, 'p')), kind: KindId(0) }
-        }
-        ["submit", t, p, k] => {
-            Event::Submit { task: task(t), program: ProgramId(number(p, 'p')), kind: KindId(number(k, 'k')) }
-        }
+        ["submit", t, ref rest @ ..] => submit(task(t), rest),
         ["cancel", t] => Event::Cancel { task: task(t) },
         ["spawned", w] => Event::Spawned { worker: worker(w) },
         ["failed", w] => Event::SpawnFailed { worker: worker(w), lasting: false },
@@ -73,6 +67,36 @@ fn event(words: &[&str]) -> Event {
     }
 }
 
+/// `[pN [kN]] [by TIME] [within TIME] [once]`
+fn submit(task: TaskId, mut words: &[&str]) -> Event {
+    let (mut program, mut kind, mut terms) = (ProgramId(0), KindId(0), Terms::default());
+    loop {
+        words = match *words {
+            [] => return Event::Submit { task, program, kind, terms },
+            ["by", at, ref rest @ ..] => {
+                terms.deadline = Some(Time::ZERO + duration(at));
+                rest
+            }
+            ["within", time, ref rest @ ..] => {
+                terms.timeout = Some(duration(time));
+                rest
+            }
+            ["once", ref rest @ ..] => {
+                terms.once = true;
+                rest
+            }
+            [word, ref rest @ ..] if word.starts_with('k') => {
+                kind = KindId(number(word, 'k'));
+                rest
+            }
+            [word, ref rest @ ..] => {
+                program = ProgramId(number(word, 'p'));
+                rest
+            }
+        };
+    }
+}
+
 fn shown(action: Action) -> String {
     match action {
         Action::Spawn { worker, program: ProgramId(0) } => format!("spawn w{}", worker.0),
@@ -82,6 +106,7 @@ fn shown(action: Action) -> String {
         Action::Recant { worker, task } => format!("recant w{} t{}", worker.0, task.0),
         Action::Retire { worker } => format!("retire w{}", worker.0),
         Action::Abandon { worker } => format!("abandon w{}", worker.0),
+        Action::Kill { worker } => format!("kill w{}", worker.0),
         Action::Resolve { task, resolution } => format!("t{} {}", task.0, ending(resolution)),
         Action::Close => "close".to_owned(),
     }
@@ -91,6 +116,8 @@ fn ending(resolution: Resolution) -> String {
     match resolution {
         Resolution::Answered => "answered".to_owned(),
         Resolution::Cancelled => "cancelled".to_owned(),
+        Resolution::Overdue { answered: false } => "overdue".to_owned(),
+        Resolution::Overdue { answered: true } => "answered late".to_owned(),
         Resolution::Lost { attempts } => format!("lost {attempts}"),
         Resolution::SpawnFailed => "spawn-failed".to_owned(),
         Resolution::ShutDown => "shut-down".to_owned(),
@@ -185,7 +212,7 @@ fn a_thousand_short_tasks_do_not_grow_a_second_worker() {
     let mut now = Time::ZERO;
     let mut waiting = std::collections::VecDeque::new();
     for task in (0..1000).map(TaskId) {
-        scheduler.handle(now, Event::Submit { task, program: ProgramId(0), kind: KindId(0) });
+        scheduler.handle(now, submit(task, &[]));
     }
     now = now + Duration::from_millis(100);
     scheduler.handle(now, Event::Ready { worker: WorkerId(0) });
@@ -490,5 +517,94 @@ fn a_pool_that_never_did_anything_closes_at_once() {
         0ms    end drain | close
         1ms    tick      |
     ",
+    );
+}
+
+#[test]
+fn a_task_that_does_not_stop_ends_with_its_worker() {
+    play(
+        Config { stop_grace: Duration::from_millis(50), ..workers(0, 1) },
+        1,
+        "
+        0ms    submit t0           | spawn w0
+        10ms   ready w0            | send w0 t0
+        20ms   cancel t0           | recant w0 t0
+        21ms   cancel t0           |
+        21ms   next 70ms
+        30ms   submit t1           |
+        70ms   tick                | kill w0, t0 cancelled, spawn w1
+        71ms   answers w0 t0 1ms   |
+        72ms   lost w0             |
+        80ms   ready w1            | send w1 t1
+        ",
+    );
+}
+
+#[test]
+fn a_task_that_stops_in_its_grace_gives_what_it_returns() {
+    play(
+        Config { stop_grace: Duration::from_millis(50), ..workers(0, 1) },
+        1,
+        "
+        0ms    submit t0 within 5ms | spawn w0
+        100ms  ready w0             | send w0 t0
+        100ms  next 105ms
+        105ms  tick                 | recant w0 t0
+        110ms  answers w0 t0 10ms   | t0 answered late
+        ",
+    );
+}
+
+#[test]
+fn a_deadline_holds_for_the_waiting_too() {
+    play(
+        Config { stop_grace: Duration::from_millis(50), ..workers(0, 1) },
+        1,
+        "
+        0ms    submit t0 by 200ms  | spawn w0
+        0ms    submit t1 by 30ms   |
+        10ms   ready w0            | send w0 t0
+        30ms   tick                | t1 overdue
+        200ms  tick                | recant w0 t0
+        250ms  tick                | kill w0, t0 overdue
+        ",
+    );
+}
+
+/// t1 and t2 wait behind t0 in one window: neither is charged for its end, and both run.
+#[test]
+fn those_behind_a_task_that_is_stopped_are_not_harmed() {
+    play(
+        Config { stop_grace: Duration::from_millis(50), attempts_max: 1, ..workers(0, 1) },
+        1,
+        "
+        0ms    submit t9           | spawn w0
+        10ms   ready w0            | send w0 t9
+        10ms   answers w0 t9 1us   | t9 answered
+        11ms   submit t0           | send w0 t0
+        11ms   submit t1           | send w0 t1
+        11ms   submit t2           | send w0 t2
+        12ms   cancel t2           | recant w0 t2
+        13ms   cancel t0           | recant w0 t0
+        13ms   next 63ms
+        63ms   tick                | kill w0, t2 cancelled, t0 cancelled, spawn w1
+        70ms   ready w1            | send w1 t1
+        ",
+    );
+}
+
+#[test]
+fn what_may_run_once_is_lost_with_its_worker_and_shares_no_window() {
+    play(
+        workers(0, 1),
+        1,
+        "
+        0ms    submit t9           | spawn w0
+        10ms   ready w0            | send w0 t9
+        10ms   answers w0 t9 1us   | t9 answered
+        11ms   submit t0 once      | send w0 t0
+        11ms   submit t1           |
+        12ms   lost w0             | abandon w0, t0 lost 1, spawn w1
+        ",
     );
 }

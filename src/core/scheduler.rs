@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use super::alarm::Alarms;
 use super::estimate::Mean;
+use super::event::Terms;
 use super::health::Blame;
 use super::line::Line;
 use super::program::Program;
-use super::task::{Place, Task};
+use super::task::{Place, Stop, Task};
 use super::window::Window;
 use super::worker::{State, Worker};
 use super::{Action, Config, Event, Resolution, ShutdownMode, Stats, Time, meter};
@@ -33,6 +35,8 @@ pub(crate) struct Scheduler {
     pub(super) starting: Line,
     /// Workers that were asked to leave, of all programs, since then.
     pub(super) retiring: Line,
+    /// Tasks whose time runs.
+    pub(super) alarms: Alarms,
     /// The part of [`Stats`] that only ever grows.
     pub(super) counted: Stats,
     pub(super) actions: VecDeque<Action>,
@@ -64,6 +68,7 @@ impl Scheduler {
             kinds: FxHashMap::default(),
             starting: Line::default(),
             retiring: Line::default(),
+            alarms: Alarms::default(),
             counted: Stats::default(),
             actions: VecDeque::new(),
             worker_next: 0,
@@ -98,7 +103,7 @@ impl Scheduler {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Submit { task, program, kind } => self.on_submit(task, program, kind),
+            Event::Submit { task, program, kind, terms } => self.on_submit(task, program, kind, terms),
             Event::Cancel { task } => self.on_cancel(task),
             Event::Spawned { worker } => self.on_spawned(worker),
             Event::SpawnFailed { worker, lasting } => self.on_spawn_failed(worker, lasting),
@@ -111,33 +116,28 @@ impl Scheduler {
         }
     }
 
-    fn on_submit(&mut self, id: TaskId, program: ProgramId, kind: KindId) {
+    fn on_submit(&mut self, id: TaskId, program: ProgramId, kind: KindId, terms: Terms) {
         assert!((program.0 as usize) < self.programs.len(), "{program} was never added");
         if self.phase != Phase::Open {
             self.resolve(id, Resolution::ShutDown);
             return;
         }
-        let task = Task { program, kind, losses: 0, place: Place::Waiting };
+        let terms = Terms { timeout: terms.timeout.or(self.config.task_timeout), ..terms };
+        let task = Task { program, kind, losses: 0, terms, place: Place::Waiting, alarm: None };
         let earlier = self.tasks.insert(id, task);
         assert!(earlier.is_none(), "{id} was submitted twice");
         self.program(program).queue.push_back(id);
+        self.arm(id, false);
     }
 
     fn on_cancel(&mut self, id: TaskId) {
-        let Some(task) = self.tasks.get_mut(&id) else {
+        let Some(task) = self.tasks.get(&id) else {
             return;
         };
         match task.place {
-            Place::Waiting => {
-                let program = task.program;
-                self.finish(id, Resolution::Cancelled);
-                self.program(program).queue.bury();
-            }
-            Place::Held { recanted: true, .. } => {}
-            Place::Held { worker, recanted: false } => {
-                task.place = Place::Held { worker, recanted: true };
-                self.actions.push_back(Action::Recant { worker, task: id });
-            }
+            Place::Waiting => self.finish_waiting(id, Resolution::Cancelled),
+            Place::Held { stop: Some(_), .. } => {}
+            Place::Held { worker, stop: None } => self.stop(id, worker, Stop::Cancelled),
         }
     }
 
@@ -192,6 +192,7 @@ impl Scheduler {
             }
         };
         window.pop(self.now);
+        let next = window.first();
         let program = &mut self.programs[worker.program.0 as usize];
         if !worker.proven {
             worker.proven = true;
@@ -199,8 +200,13 @@ impl Scheduler {
         }
         learn(&mut program.ran_mean, ran);
         self.counted.answered += 1;
-        let kind = self.finish(task, Resolution::Answered).kind;
+        let resolution = match self.tasks[&task].place {
+            Place::Held { stop: Some(Stop::Overdue), .. } => Resolution::Overdue { answered: true },
+            Place::Held { .. } | Place::Waiting => Resolution::Answered,
+        };
+        let kind = self.finish(task, resolution).kind;
         self.kinds.entry(kind).and_modify(|mean| mean.learn(ran)).or_insert_with(|| Mean::of(ran));
+        next.into_iter().for_each(|next| self.arm(next, true));
         self.on_window_shrunk(id);
     }
 
@@ -275,22 +281,28 @@ impl Scheduler {
         }
     }
 
-    /// The first task is the suspect and pays for it; all go back where they came from.
+    /// The first task is the suspect and pays for it.
     fn on_window_lost(&mut self, program: ProgramId, window: &Window) {
         if let Some(suspect) = window.first() {
             self.tasks.get_mut(&suspect).expect("held tasks are known").losses += 1;
         }
+        self.empty(program, window);
+    }
+
+    /// The tasks of a window that is no more go back where they came from, unless this was their end.
+    pub(super) fn empty(&mut self, program: ProgramId, window: &Window) {
         for id in window.tasks().rev() {
             meter::step();
             let task = self.tasks.get_mut(&id).expect("held tasks are known");
-            if matches!(task.place, Place::Held { recanted: true, .. }) {
-                self.finish(id, Resolution::Cancelled);
-            } else if task.losses >= self.config.attempts_max {
+            if let Place::Held { stop: Some(stop), .. } = task.place {
+                self.finish(id, stop.unanswered());
+            } else if task.is_used_up(&self.config) {
                 let attempts = task.losses;
                 self.finish(id, Resolution::Lost { attempts });
             } else {
                 task.place = Place::Waiting;
                 self.program(program).queue.push_front(id);
+                self.arm(id, false);
             }
         }
     }
@@ -323,7 +335,7 @@ impl Scheduler {
         }
     }
 
-    /// Deadlines that have passed. All of one line wait equally long, so the first is due first.
+    /// Deadlines that have passed. All workers of one line wait equally long, so the first is due first.
     fn on_time(&mut self) {
         let (spawn_timeout, retire_timeout) = (self.config.spawn_timeout, self.config.retire_timeout);
         while let Some((worker, since)) = self.starting.first()
@@ -336,6 +348,7 @@ impl Scheduler {
         {
             self.on_lost(worker);
         }
+        self.ring();
     }
 
     /// Draws the consequences of what has just changed.
@@ -364,9 +377,16 @@ impl Scheduler {
         }
     }
 
+    /// Ends a task that waits.
+    pub(super) fn finish_waiting(&mut self, id: TaskId, resolution: Resolution) {
+        let program = self.finish(id, resolution).program;
+        self.program(program).queue.bury();
+    }
+
     /// Forgets a task and tells its end.
     fn finish(&mut self, id: TaskId, resolution: Resolution) -> Task {
         let task = self.tasks.remove(&id).expect("a task ends once");
+        self.alarms.reset(id, task.alarm, None);
         self.resolve(id, resolution);
         task
     }

@@ -25,6 +25,8 @@ pub(crate) struct Stats {
     pub(crate) spawn_failures: u64,
     /// Workers that were lost after they had become ready.
     pub(crate) losses: u64,
+    /// Workers that were killed because what they ran did not stop.
+    pub(crate) kills: u64,
     /// Tasks that were answered.
     pub(crate) answered: u64,
 }

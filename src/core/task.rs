@@ -1,5 +1,7 @@
 //! A task between its submission and its resolution; a resolved one is forgotten.
 
+use super::event::{Resolution, Terms};
+use super::{Config, Time};
 use crate::ids::{KindId, ProgramId, WorkerId};
 
 /// What the core knows of a task.
@@ -9,7 +11,17 @@ pub(super) struct Task {
     pub(super) kind: KindId,
     /// Attempts that ended in the loss of a worker for which this task was the suspect.
     pub(super) losses: u32,
+    pub(super) terms: Terms,
     pub(super) place: Place,
+    /// When its time, or its grace, is over: its entry among the alarms.
+    pub(super) alarm: Option<Time>,
+}
+
+impl Task {
+    /// Whether it has been lost with as many workers as it may be.
+    pub(super) fn is_used_up(&self, config: &Config) -> bool {
+        self.losses >= if self.terms.once { 1 } else { config.attempts_max }
+    }
 }
 
 /// Where a task is.
@@ -17,6 +29,25 @@ pub(super) struct Task {
 pub(super) enum Place {
     /// In its program's queue.
     Waiting,
-    /// In this worker's window; recanted if the worker was told that nobody wants it any more.
-    Held { worker: WorkerId, recanted: bool },
+    /// In this worker's window; the worker was told if it is to stop.
+    Held { worker: WorkerId, stop: Option<Stop> },
+}
+
+/// Why a task that a worker holds is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Nobody wants it any more.
+    Cancelled,
+    /// Its time is over.
+    Overdue,
+}
+
+impl Stop {
+    /// How it ends if its worker does not answer it.
+    pub(super) fn unanswered(self) -> Resolution {
+        match self {
+            Self::Cancelled => Resolution::Cancelled,
+            Self::Overdue => Resolution::Overdue { answered: false },
+        }
+    }
 }

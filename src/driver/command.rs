@@ -7,7 +7,7 @@ use crate::error::TaskError;
 use crate::ids::{ProgramId, TaskId};
 use crate::launch::Program;
 use crate::pool::Promise;
-use crate::task::Definition;
+use crate::task::{Conditions, Definition};
 
 /// What API threads ask of a driver.
 pub(crate) enum Command {
@@ -27,6 +27,7 @@ pub(crate) struct Submission {
     pub(crate) definition: &'static Definition,
     pub(crate) arguments: Bytes,
     pub(crate) promise: Promise,
+    pub(crate) conditions: Conditions,
 }
 
 impl Submission {

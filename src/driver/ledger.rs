@@ -3,13 +3,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use super::Submission;
 use crate::core::Resolution;
-use crate::error::{Place, SpawnCause, SpawnFailure, TaskError};
+use crate::error::{Limit, Place, SpawnCause, SpawnFailure, TaskError};
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 use crate::pool::{Answer, Promise, Settled};
 use crate::task::Definition;
@@ -37,6 +38,7 @@ struct Entry {
     definition: &'static Definition,
     arguments: Bytes,
     promise: Promise,
+    deadline: Option<Instant>,
     /// The worker that has or had the task last.
     place: Option<Place>,
     /// What a worker said, until the core has confirmed that it was due.
@@ -46,11 +48,13 @@ struct Entry {
 impl Ledger {
     /// Enters a new task and numbers its kind.
     pub(super) fn enter(&mut self, submission: Submission) -> KindId {
-        let Submission { program, definition, arguments, promise } = submission;
+        let Submission { program, definition, arguments, promise, conditions } = submission;
         let next = KindId(u32::try_from(self.kinds.len()).expect("kinds are few"));
         let kind = *self.kinds.entry((definition.name, definition.signature)).or_insert(next);
         let task = promise.task();
-        let entry = Entry { program, kind, definition, arguments, promise, place: None, answer: None };
+        let deadline = conditions.deadline;
+        let entry =
+            Entry { program, kind, definition, arguments, promise, deadline, place: None, answer: None };
         let doubled = self.entries.insert(task, entry);
         assert!(doubled.is_none(), "task ids are never reused");
         kind
@@ -129,6 +133,14 @@ impl Ledger {
                 None => unreachable!("the core resolves as answered what was answered"),
             },
             Resolution::Cancelled => Err(TaskError::Cancelled { origin: origin() }),
+            Resolution::Overdue { answered } => match &entry.answer {
+                Some((_, Outcome::Done(bytes))) if answered => Ok(bytes.clone()),
+                Some(_) | None => {
+                    let by_deadline = entry.deadline.is_some_and(|deadline| deadline <= Instant::now());
+                    let limit = if by_deadline { Limit::Deadline } else { Limit::Timeout };
+                    Err(TaskError::Overdue { origin: origin(), limit })
+                }
+            },
             Resolution::ShutDown => Err(TaskError::ShutDown { origin: origin() }),
             Resolution::Lost { attempts } => {
                 Err(TaskError::Lost { origin: origin(), attempts, reason: self.reason_of_loss(entry) })

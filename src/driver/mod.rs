@@ -26,11 +26,12 @@ pub(crate) use engine::{Ending, Turnable, run as run_drivers};
 use ledger::Ledger;
 use roster::{Loss, Roster, Said};
 
-use crate::core::{Action, Config, Event, Resolution, Scheduler, ShutdownMode, Time};
+use crate::core::{Action, Config, Event, Resolution, Scheduler, ShutdownMode, Terms, Time};
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::ids::{ProgramId, TaskId, WorkerId};
 use crate::launch::Program;
 use crate::pool::Shared;
+use crate::task::Conditions;
 use crate::transport::{Report, Transport};
 use crate::wire::message::{AnswerMessage, FromWorker, Outcome};
 
@@ -173,8 +174,10 @@ impl<T: Transport> Driver<T> {
             return submission.shut_out();
         }
         let (task, program) = (submission.promise.task(), submission.program);
+        let Conditions { deadline, timeout, once } = submission.conditions;
+        let terms = Terms { deadline: deadline.map(|at| self.time(at)), timeout, once };
         let kind = self.ledger.enter(submission);
-        self.tell(Event::Submit { task, program, kind });
+        self.tell(Event::Submit { task, program, kind, terms });
     }
 
     /// Tells the core what the transport reports.
@@ -284,6 +287,7 @@ impl<T: Transport> Driver<T> {
                 Action::Recant { worker, task } => self.roster.recant(worker, task),
                 Action::Retire { worker } => self.roster.retire(worker),
                 Action::Abandon { worker } => self.abandon(worker),
+                Action::Kill { worker } => self.kill(worker),
                 Action::Resolve { task, resolution } => self.resolve(task, resolution),
                 Action::Close => self.closed = Some(Instant::now()),
             }
@@ -316,6 +320,12 @@ impl<T: Transport> Driver<T> {
             }
             None => {}
         }
+        self.roster.forget(worker);
+        self.transport.abandon(worker);
+    }
+
+    fn kill(&mut self, worker: WorkerId) {
+        tracing::info!("{worker} is killed: the task that it runs was to stop, and has not");
         self.roster.forget(worker);
         self.transport.abandon(worker);
     }
@@ -359,6 +369,10 @@ impl<T: Transport> Driver<T> {
 
     fn now(&self) -> Time {
         Time::from_nanos(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn time(&self, instant: Instant) -> Time {
+        Time::ZERO + instant.saturating_duration_since(self.started)
     }
 
     fn instant(&self, time: Time) -> Instant {

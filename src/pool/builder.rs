@@ -135,6 +135,19 @@ impl Builder {
         self
     }
 
+    /// How long a task may run if its call does not say ([`Call::timeout`]); for ever by default.
+    pub fn task_timeout(mut self, timeout: Duration) -> Self {
+        self.config.task_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a running task that was cancelled, or whose time is over, has to stop of itself
+    /// ([`Context::cancelled`](crate::Context::cancelled)) before its worker is killed; 2 s by default.
+    pub fn stop_grace(mut self, grace: Duration) -> Self {
+        self.config.stop_grace = grace;
+        self
+    }
+
     /// How many unfinished tasks the pool holds before `submit` waits; 65,536 by default.
     pub fn queue_max(mut self, tasks: usize) -> Self {
         self.queue_max = tasks;

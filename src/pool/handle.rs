@@ -90,8 +90,9 @@ impl<R> Handle<R> {
     /// Says that the result is no longer wanted.
     ///
     /// A task that waits ends as [`TaskError::Cancelled`]. One that runs is told
-    /// ([`Context::cancelled`](crate::Context::cancelled)) and ends as it sees fit. The call returns at
-    /// once; wait on the handle to see how it went.
+    /// ([`Context::cancelled`](crate::Context::cancelled)) and may end as it sees fit; when
+    /// [`Builder::stop_grace`](crate::Builder::stop_grace) is over its worker is killed and replaced, and the task
+    /// is [`TaskError::Cancelled`]. The call returns at once; wait on the handle to see how it went.
     pub fn cancel(&self) {
         self.shared.send(Command::Cancel(self.task));
     }

@@ -48,8 +48,8 @@ const DROP_GRACE: Duration = Duration::from_secs(5);
 ///
 /// Clones share one pool; any number of threads may use them. A pool ends with [`Pool::shutdown`],
 /// which lets all tasks finish, or when its last clone is dropped, which cancels what waits, asks what
-/// runs to stop ([`Context::cancelled`](crate::Context::cancelled)), and waits up to five seconds for
-/// the workers to leave. Handles stay valid either way.
+/// runs to stop ([`Context::cancelled`](crate::Context::cancelled)), ends the workers of what does not in its
+/// grace ([`Builder::stop_grace`]), and waits up to five seconds for the workers to leave. Handles stay valid either way.
 ///
 /// ```no_run
 /// offshoot::tasks! {
@@ -163,7 +163,9 @@ impl Pool {
         };
         let task = shared.number_task();
         let (promise, slot) = Promise::to_slot(task, T::NAME);
-        shared.send(Command::Submit(Submission { program, definition: T::DEFINITION, arguments, promise }));
+        let conditions = call.conditions();
+        let definition = T::DEFINITION;
+        shared.send(Command::Submit(Submission { program, definition, arguments, promise, conditions }));
         Ok(Handle::new(task, T::NAME, slot, Arc::clone(shared)))
     }
 

@@ -26,6 +26,8 @@ pub struct Stats {
     pub spawn_failures: u64,
     /// Ready workers lost so far.
     pub losses: u64,
+    /// Workers killed so far because a task had to stop and did not.
+    pub kills: u64,
 }
 
 impl Stats {
@@ -41,6 +43,7 @@ impl Stats {
             spawns: core.spawns,
             spawn_failures: core.spawn_failures,
             losses: core.losses,
+            kills: core.kills,
         }
     }
 

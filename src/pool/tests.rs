@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::reply::{Promise, Slot};
 use super::{Builder, Pool, as_completed};
 use crate::Program;
-use crate::error::{BuildError, RejectReason, TaskError};
+use crate::error::{BuildError, Limit, RejectReason, TaskError};
 use crate::ids::{ProgramId, TaskId};
 use crate::slots::{Slots, Source};
 use crate::task::{Call, Context, Registry, Task};
@@ -58,6 +58,13 @@ crate::tasks! {
     }
 
     fn echo(bytes: Vec<u8>) -> Vec<u8> { Ok(bytes) }
+
+    /// Milliseconds, whatever is said meanwhile.
+    fn sleep(time: u64) -> () {
+        thread::sleep(Duration::from_millis(time));
+        Ok(())
+    }
+
 }
 
 /// A gate that a test opens for its tasks. The workers are threads of this process, so its number is enough.
@@ -260,6 +267,34 @@ fn a_running_task_can_ask_whether_it_is_wanted() {
     until("the task runs", || pool.stats().tasks_held == 1);
     held.cancel();
     assert!(held.wait().expect("it returns"));
+}
+
+#[test]
+fn a_task_that_is_over_its_time_is_told() {
+    let pool = pool(1);
+    let over = Duration::from_millis(20);
+    let held = pool.submit(hold(Gate::new()).timeout(over)).expect("the pool is open");
+    // It returns in its grace, and what it returns counts.
+    assert!(held.wait().expect("it returns"));
+    let held = pool.submit(hold(Gate::new()).deadline(Instant::now() + over)).expect("the pool is open");
+    let waiting = pool.submit(double(1).deadline(Instant::now())).expect("the pool is open");
+    let error = waiting.wait().expect_err("its time was over before it began");
+    assert!(matches!(error, TaskError::Overdue { limit: Limit::Deadline, .. }), "{error}");
+    assert!(held.wait().expect("it returns"));
+    assert_eq!(pool.stats().kills, 0);
+}
+
+#[test]
+fn a_task_that_does_not_stop_ends_with_its_worker() {
+    let builder = Pool::builder().workers(1..=1).stop_grace(Duration::from_millis(20));
+    let pool = builder.task_timeout(Duration::from_millis(20)).loopback().build().expect("it can be built");
+    let stuck = pool.map([1, 2].map(|_| sleep(300))).unordered().collect::<Vec<_>>();
+    for result in stuck {
+        let error = result.expect_err("it is not waited for");
+        assert!(matches!(error, TaskError::Overdue { limit: Limit::Timeout, .. }), "{error}");
+    }
+    let stats = pool.stats();
+    assert_eq!((stats.kills, stats.losses), (2, 0));
 }
 
 #[test]

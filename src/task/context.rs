@@ -62,9 +62,10 @@ impl Context {
         self.attempt
     }
 
-    /// Whether the task is no longer wanted: its handle was cancelled, or its pool is being dropped.
+    /// Whether the task is to stop: its handle was cancelled, its time is over, or its pool is being dropped.
     ///
-    /// A task that takes long should ask now and then, and return early; it is not stopped by force.
+    /// A task that takes long should ask now and then, and return early: one that has not returned after
+    /// [`Builder::stop_grace`](crate::Builder::stop_grace) is ended with its worker.
     /// The call looks into the worker's mailbox, which costs well under a microsecond with most MPIs.
     pub fn cancelled(&mut self) -> bool {
         self.task.is_some_and(|task| (self.recanted)(task))

@@ -12,6 +12,7 @@ mod macros;
 mod registry;
 
 pub use call::Call;
+pub(crate) use call::Conditions;
 pub use context::Context;
 pub use definition::{Definition, Task};
 pub use registry::Registry;

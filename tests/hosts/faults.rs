@@ -1,7 +1,9 @@
 //! Tasks and initializers that go wrong.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{bail, ensure};
-use offshoot::{Pool, TaskError};
+use offshoot::{Limit, Pool, TaskError};
 
 use crate::support::{Stage, result};
 use crate::tasks::{die, double, enter, fail_with_causes, open_ledger, panic_with, pid};
@@ -11,7 +13,7 @@ pub(crate) fn a_worker_dies() -> anyhow::Result<()> {
     let stage = Stage::new()?;
     let bystander = pool.submit(stage.hold("bystander")).map_err(|error| error.reason)?;
     stage.await_start("bystander")?;
-    for way in ["SIGKILL", "SIGSEGV", "SIGABRT", "exit(3)", "exit(0)"] {
+    for way in ["SIGKILL", "SIGSEGV", "SIGBUS", "SIGABRT", "exit(3)", "exit(0)"] {
         let told = if way.starts_with("SIG") {
             way.to_owned()
         } else {
@@ -27,7 +29,56 @@ pub(crate) fn a_worker_dies() -> anyhow::Result<()> {
     }
     stage.release("bystander")?;
     result(bystander)?;
-    ensure!(pool.stats().losses == 10, "{:?}", pool.stats());
+    ensure!(pool.stats().losses == 12, "{:?}", pool.stats());
+    Ok(())
+}
+
+/// Cancelled, over its time, past its deadline: a task that does not look is ended with its worker, which costs
+/// those behind it nothing.
+pub(crate) fn a_task_does_not_stop() -> anyhow::Result<()> {
+    let grace = Duration::from_millis(200);
+    let pool = Pool::builder().workers(1..=1).attempts_max(1).stop_grace(grace).build()?;
+    let stage = Stage::new()?;
+    let mut workers = vec![result(pool.submit(pid())?)?];
+    for (kills, way) in (1..).zip(["cancel", "timeout", "deadline"]) {
+        let endless = stage.never_end(way);
+        let endless = match way {
+            "timeout" => endless.timeout(Duration::from_millis(300)),
+            "deadline" => endless.deadline(Instant::now() + Duration::from_millis(300)),
+            _ => endless,
+        };
+        let running = pool.submit(endless).map_err(|error| error.reason)?;
+        stage.await_start(way)?;
+        let behind = pool.submit(pid())?;
+        let begun = Instant::now();
+        if way == "cancel" {
+            running.cancel();
+        }
+        match (way, result(running)) {
+            ("cancel", Err(TaskError::Cancelled { .. })) => {}
+            ("timeout", Err(TaskError::Overdue { limit: Limit::Timeout, .. })) => {}
+            ("deadline", Err(TaskError::Overdue { limit: Limit::Deadline, .. })) => {}
+            (_, other) => bail!("{way}: {other:?}"),
+        }
+        ensure!(begun.elapsed() >= grace, "{way}: it had no grace");
+        let replacement = result(behind)?;
+        ensure!(!workers.contains(&replacement), "{way}: its worker lives");
+        workers.push(replacement);
+        let stats = pool.stats();
+        ensure!(stats.kills == kills && stats.losses == 0, "{way}: {stats:?}");
+    }
+    Ok(())
+}
+
+pub(crate) fn a_task_that_may_run_once_is_lost_once() -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(0..=2).build()?;
+    for (call, expected) in [(die("SIGKILL".to_owned()).idempotent(false), 1), (die("SIGKILL".to_owned()), 3)]
+    {
+        match result(pool.submit(call)?) {
+            Err(TaskError::Lost { attempts, .. }) => ensure!(attempts == expected, "tried {attempts} times"),
+            other => bail!("not lost, but {other:?}"),
+        }
+    }
     Ok(())
 }
 

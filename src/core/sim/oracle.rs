@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::super::{Action, Resolution, Stats, Time};
-use super::shadow::{Shadow, TaskPlace, Worker, WorkerPlace};
+use super::shadow::{Shadow, Task, TaskPlace, Worker, WorkerPlace};
 use crate::ids::{ProgramId, TaskId, WorkerId};
 
 /// Deadlines in a row at which nothing may be done: each of three programs may come to the ends of a
@@ -53,7 +53,7 @@ pub(super) fn before_action(shadow: &Shadow, action: &Action) {
                 idle_workers_come_first(shadow, worker);
             }
         }
-        Action::Recant { worker, task } => recants_once_what_was_cancelled(shadow, worker, task),
+        Action::Recant { worker, task } => recants_once_what_is_to_stop(shadow, worker, task),
         Action::Retire { worker } => {
             only_living_workers_are_named(shadow, worker);
             only_the_idle_retire(shadow, worker);
@@ -63,6 +63,7 @@ pub(super) fn before_action(shadow: &Shadow, action: &Action) {
             }
         }
         Action::Abandon { worker } => only_the_lost_are_abandoned(shadow, worker),
+        Action::Kill { worker } => only_the_unstoppable_are_killed(shadow, worker),
         Action::Resolve { task, resolution } => {
             tasks_resolve_once(shadow, task);
             resolutions_are_true(shadow, task, resolution);
@@ -76,6 +77,7 @@ pub(super) fn when_settled(shadow: &Shadow, stats: &Stats, deadline: Option<Time
     workers_stay_within_max(shadow);
     news_are_passed_on(shadow);
     the_lost_are_abandoned(shadow);
+    the_unstoppable_are_killed(shadow);
     no_idle_beside_waiting(shadow);
     nobody_starves(shadow);
     deadlines_lie_ahead(shadow, deadline);
@@ -157,7 +159,8 @@ fn long_tasks_are_alone(shadow: &Shadow, id: WorkerId, task: TaskId) {
     if worker.held.is_empty() || shadow.is_sloppy {
         return;
     }
-    let cost = shadow.kinds[shadow.tasks[task.0 as usize].kind];
+    let state = &shadow.tasks[task.0 as usize];
+    let cost = shadow.kinds[state.kind].filter(|_| !state.terms.once);
     let costs = worker.held.iter().map(|&(_, cost)| cost).chain([cost]);
     let load: Option<f64> = costs.map(|cost| cost.map(|cost| cost.max(250.0))).sum();
     let budget = config.window_budget.as_nanos() as f64;
@@ -189,13 +192,23 @@ fn idle_workers_come_first(shadow: &Shadow, id: WorkerId) {
     law("idle_workers_come_first", !shadow.living().any(is_better), format_args!("not {id}"));
 }
 
-fn recants_once_what_was_cancelled(shadow: &Shadow, worker: WorkerId, task: TaskId) {
+fn recants_once_what_is_to_stop(shadow: &Shadow, worker: WorkerId, task: TaskId) {
     let state = &shadow.tasks[task.0 as usize];
     let is_held = state.place == TaskPlace::Held(worker.0 as usize);
     // A sloppy driver may have seen the answer while the action was on its way.
     let is_held = is_held || shadow.is_sloppy && state.place == TaskPlace::Answered;
-    let holds = is_held && state.is_cancelled && !state.is_recanted;
-    law("recants_once_what_was_cancelled", holds, format_args!("{task} in {worker}: {state:?}"));
+    let is_to_stop =
+        shadow.is_sloppy || shadow.is_to_stop(&shadow.workers[worker.0 as usize], task.0 as usize);
+    let holds = is_held && is_to_stop && !state.is_recanted;
+    law("recants_once_what_is_to_stop", holds, format_args!("{task} in {worker}: {state:?}"));
+}
+
+/// After the grace, and not a moment before.
+fn only_the_unstoppable_are_killed(shadow: &Shadow, id: WorkerId) {
+    let worker = &shadow.workers[id.0 as usize];
+    let is_due = shadow.kill_at(worker).is_some_and(|at| at <= shadow.now);
+    let holds = worker.place == WorkerPlace::Ready && is_due && !worker.is_lost || shadow.is_sloppy;
+    law("only_the_unstoppable_are_killed", holds, format_args!("{id} is killed at {:?}", shadow.now));
 }
 
 fn only_the_idle_retire(shadow: &Shadow, id: WorkerId) {
@@ -244,15 +257,21 @@ fn resolutions_are_true(shadow: &Shadow, id: TaskId, resolution: Resolution) {
     let task = &shadow.tasks[id.0 as usize];
     let is_waiting = task.place == TaskPlace::Waiting;
     let holds = match resolution {
-        Resolution::Answered => task.place == TaskPlace::Answered,
-        Resolution::Cancelled => is_waiting && task.is_cancelled,
+        Resolution::Answered => task.place == TaskPlace::Answered && !task.is_overdue,
+        Resolution::Cancelled => is_waiting && task.is_cancelled && !task.is_overdue,
+        Resolution::Overdue { answered: true } => task.place == TaskPlace::Answered && task.is_overdue,
+        Resolution::Overdue { answered: false } => is_waiting && (task.is_overdue || is_late(shadow, task)),
         Resolution::Lost { attempts } => {
-            is_waiting && attempts == task.losses && attempts == shadow.config.attempts_max
+            is_waiting && attempts == task.losses && attempts == task.attempts_max(&shadow.config)
         }
         Resolution::SpawnFailed => is_waiting && (shadow.is_sloppy || is_hopeless(shadow, task.program)),
         Resolution::ShutDown => task.place == TaskPlace::Refused,
     };
     law("resolutions_are_true", holds, format_args!("{id} {resolution:?}: {task:?}"));
+}
+
+fn is_late(shadow: &Shadow, task: &Task) -> bool {
+    task.terms.deadline.is_some_and(|deadline| deadline <= shadow.now)
 }
 
 fn is_hopeless(shadow: &Shadow, program: usize) -> bool {
@@ -273,10 +292,22 @@ fn news_are_passed_on(shadow: &Shadow) {
         let holds = match task.place {
             TaskPlace::Unknown | TaskPlace::Resolved => true,
             TaskPlace::Answered | TaskPlace::Refused => false,
-            TaskPlace::Waiting => !task.is_cancelled && task.losses < shadow.config.attempts_max,
-            TaskPlace::Held(_) => task.is_cancelled == task.is_recanted,
+            TaskPlace::Waiting => {
+                !task.is_cancelled
+                    && !task.is_overdue
+                    && task.losses < task.attempts_max(&shadow.config)
+                    && !is_late(shadow, task)
+            }
+            TaskPlace::Held(worker) => task.is_recanted || !shadow.is_to_stop(&shadow.workers[worker], index),
         };
         law("news_are_passed_on", holds, format_args!("task {index}: {task:?}"));
+    }
+}
+
+fn the_unstoppable_are_killed(shadow: &Shadow) {
+    for worker in shadow.living().filter(|worker| worker.place == WorkerPlace::Ready) {
+        let holds = shadow.kill_at(worker).is_none_or(|at| at > shadow.now);
+        law("the_unstoppable_are_killed", holds, format_args!("its time was over: {worker:?}"));
     }
 }
 
@@ -372,10 +403,24 @@ fn deadlines_come_in_time(shadow: &Shadow, deadline: Option<Time>) {
         WorkerPlace::Closed => None,
     };
     let workers = shadow.living().filter_map(worker_at);
+    let tasks =
+        shadow.living().flat_map(|worker| shadow.kill_at(worker).into_iter().chain(stop_at(shadow, worker)));
+    let waiting = shadow.programs.iter().flat_map(|program| &program.queue);
+    let waiting = waiting.filter_map(|&task| shadow.tasks[task].terms.deadline);
+    let workers = workers.chain(tasks).chain(waiting);
     let programs = (0..shadow.programs.len()).filter_map(|index| growth_at(shadow, index));
     let due = workers.chain(programs).min();
     let holds = due.is_none_or(|due| deadline.is_some_and(|deadline| deadline <= due));
     law("deadlines_come_in_time", holds, format_args!("wakes at {deadline:?}, but {due:?} is due"));
+}
+
+/// When the first task of a worker that has not been told to stop is to be.
+fn stop_at(shadow: &Shadow, worker: &Worker) -> Option<Time> {
+    let running = worker.held.front().map(|&(first, _)| &shadow.tasks[first]);
+    let runs_out = running.and_then(|task| task.terms.timeout).map(|timeout| worker.turn_since + timeout);
+    let running = runs_out.filter(|_| running.is_some_and(|task| !task.is_recanted));
+    let held = worker.held.iter().map(|&(held, _)| &shadow.tasks[held]);
+    held.filter(|task| !task.is_recanted).filter_map(|task| task.terms.deadline).chain(running).min()
 }
 
 /// When a program may start a worker, the first or one more, if that is not now.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{Config, ShutdownMode};
+use super::super::{Config, ShutdownMode, Terms, Time};
 use super::rng::Rng;
 
 const US: u64 = 1_000;
@@ -36,6 +36,7 @@ pub(super) struct Submit {
     /// Every worker that runs it dies.
     pub(super) is_poison: bool,
     pub(super) cancel_at: Option<u64>,
+    pub(super) terms: Terms,
 }
 
 /// How often, in a thousand, things go wrong.
@@ -84,6 +85,8 @@ fn config(rng: &mut Rng) -> Config {
         idle_timeout: nanos(rng, &[5 * MS, S, 10 * S]),
         spawn_timeout: nanos(rng, &[300 * MS, 2 * S, 30 * S]),
         retire_timeout: nanos(rng, &[50 * MS, 5 * S]),
+        task_timeout: rng.permille(100).then_some(Duration::from_nanos(100 * MS)),
+        stop_grace: nanos(rng, &[0, 5 * MS, 500 * MS, 60 * S]),
         attempts_max: rng.pick(&[1, 2, 3]),
         spawn_failures_max: rng.pick(&[1, 2, 3]),
         spawn_backoff: nanos(rng, &[MS, 10 * MS, 100 * MS]),
@@ -119,6 +122,7 @@ fn submits(rng: &mut Rng, programs: u32, kinds: &[u64], luck: &Luck) -> Vec<Subm
     let mut submits = Vec::new();
     let mut at = 0;
     let cancels = rng.pick(&[0, 0, 100, 500]);
+    let limits = rng.pick(&[0, 0, 200, 500]);
     let poison = if luck.task_kills > 0 { rng.pick(&[0, 50, 300]) } else { 0 };
     for _ in 0..=rng.below(4) {
         at += 1 + rng.below_one_of(&[1, MS, 500 * MS, 30 * S]);
@@ -126,6 +130,15 @@ fn submits(rng: &mut Rng, programs: u32, kinds: &[u64], luck: &Luck) -> Vec<Subm
         for _ in 0..=rng.below_one_of(&[1, 4, 10, 30]) {
             at += rng.below_one_of(&[1, 100 * US]);
             let kind = rng.below(kinds.len() as u64) as u32;
+            let terms = Terms {
+                deadline: rng
+                    .permille(limits)
+                    .then(|| Time::from_nanos(at + rng.below_one_of(&[1, MS, S, 30 * S]))),
+                timeout: rng
+                    .permille(limits)
+                    .then(|| Duration::from_nanos(rng.below_one_of(&[1, 100 * US, 10 * MS, S]))),
+                once: rng.permille(limits / 2),
+            };
             submits.push(Submit {
                 at,
                 program: if rng.permille(150) { rng.below(u64::from(programs)) as u32 } else { program },
@@ -133,6 +146,7 @@ fn submits(rng: &mut Rng, programs: u32, kinds: &[u64], luck: &Luck) -> Vec<Subm
                 length: length(rng, kinds[kind as usize]),
                 is_poison: rng.permille(poison),
                 cancel_at: rng.permille(cancels).then(|| at + rng.below_one_of(&[1, MS, S])),
+                terms,
             });
         }
     }

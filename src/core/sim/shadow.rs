@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::super::{Action, Config, Event, Resolution, ShutdownMode, Time};
+use super::super::{Action, Config, Event, Resolution, ShutdownMode, Terms, Time};
 use super::oracle;
-use super::plan::Plan;
+use super::plan::{Plan, Submit};
 use crate::ids::{ProgramId, TaskId, WorkerId};
 
 /// Where a task is, as seen from outside.
@@ -28,8 +28,19 @@ pub(super) struct Task {
     pub(super) program: usize,
     pub(super) kind: usize,
     pub(super) losses: u32,
+    pub(super) terms: Terms,
     pub(super) is_cancelled: bool,
     pub(super) is_recanted: bool,
+    /// It was recanted because its time was over, and when it was recanted at all.
+    pub(super) is_overdue: bool,
+    pub(super) recanted_at: Time,
+}
+
+impl Task {
+    /// How often it may be lost.
+    pub(super) fn attempts_max(&self, config: &Config) -> u32 {
+        if self.terms.once { 1 } else { config.attempts_max }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,11 +118,23 @@ impl Shadow {
     pub(super) fn new(plan: &Plan) -> Shadow {
         let config = plan.config;
         let config = Config { workers_min: config.workers_min.min(config.workers_max), ..config };
-        let task = |program: u32, kind: u32| Task {
+        let stop_grace = config.stop_grace.max(Duration::from_millis(1));
+        let config = Config { stop_grace, ..config };
+        let task = |submit: &Submit| Task {
             place: TaskPlace::Unknown,
-            program: program as usize,
-            kind: kind as usize,
+            program: submit.program as usize,
+            kind: submit.kind as usize,
             losses: 0,
+            terms: Terms {
+                timeout: submit
+                    .terms
+                    .timeout
+                    .or(config.task_timeout)
+                    .map(|timeout| timeout.max(Duration::from_nanos(1))),
+                ..submit.terms
+            },
+            is_overdue: false,
+            recanted_at: Time::ZERO,
             is_cancelled: false,
             is_recanted: false,
         };
@@ -124,7 +147,7 @@ impl Shadow {
             is_sloppy: plan.is_sloppy,
             is_ending: false,
             is_closed: false,
-            tasks: plan.submits.iter().map(|submit| task(submit.program, submit.kind)).collect(),
+            tasks: plan.submits.iter().map(task).collect(),
             workers: Vec::new(),
             living: Vec::new(),
             programs: vec![Program { spawn_mean, ..Program::default() }; plan.programs as usize],
@@ -176,7 +199,7 @@ impl Shadow {
     pub(super) fn on_event(&mut self, now: Time, event: &Event) {
         self.now = now;
         match *event {
-            Event::Submit { task, program: _, kind: _ } => self.on_submit(task.0 as usize),
+            Event::Submit { task, .. } => self.on_submit(task.0 as usize),
             Event::Cancel { task } => self.tasks[task.0 as usize].is_cancelled = true,
             Event::Spawned { worker } => self.on_spawned(worker),
             Event::Tick => {}
@@ -295,12 +318,13 @@ impl Shadow {
         match *action {
             Action::Spawn { worker: _, program } => self.on_spawn(program),
             Action::Send { worker, task, attempt: _ } => self.on_send(worker.0 as usize, task.0 as usize),
-            Action::Recant { worker: _, task } => self.tasks[task.0 as usize].is_recanted = true,
+            Action::Recant { worker: _, task } => self.on_recant(task.0 as usize),
             Action::Retire { worker } => {
                 let worker = &mut self.workers[worker.0 as usize];
                 (worker.place, worker.since, worker.is_draining) = (WorkerPlace::Retiring, self.now, false);
             }
             Action::Abandon { worker } => self.on_abandon(worker.0 as usize),
+            Action::Kill { worker } => self.on_kill(worker.0 as usize),
             Action::Resolve { task, resolution } => self.on_resolve(task.0 as usize, resolution),
             Action::Close => self.is_closed = true,
         }
@@ -329,12 +353,49 @@ impl Shadow {
         let task = &mut self.tasks[index];
         task.place = TaskPlace::Held(worker);
         self.programs[task.program].queue.retain(|&waiting| waiting != index);
-        let cost = self.kinds[task.kind];
+        let cost = self.kinds[task.kind].filter(|_| !task.terms.once);
         let worker = &mut self.workers[worker];
         if worker.held.is_empty() {
             worker.turn_since = self.now;
         }
         worker.held.push_back((index, cost));
+    }
+
+    fn on_recant(&mut self, index: usize) {
+        let now = self.now;
+        let task = &mut self.tasks[index];
+        (task.is_recanted, task.recanted_at) = (true, now);
+        task.is_overdue = !task.is_cancelled;
+    }
+
+    fn on_kill(&mut self, index: usize) {
+        let held = std::mem::take(&mut self.workers[index].held);
+        let program = self.workers[index].program;
+        self.close(index);
+        self.take_back(program, &held);
+    }
+
+    fn take_back(&mut self, program: usize, held: &VecDeque<(usize, Option<f64>)>) {
+        for &(task, _) in held.iter().rev() {
+            self.tasks[task].place = TaskPlace::Waiting;
+            self.tasks[task].is_recanted = false;
+            self.programs[program].queue.push_front(task);
+        }
+    }
+
+    /// Whether a held task should stop now, if it has not been told to.
+    pub(super) fn is_to_stop(&self, worker: &Worker, index: usize) -> bool {
+        let Task { terms, is_cancelled, .. } = &self.tasks[index];
+        let is_running = worker.held.front().is_some_and(|&(first, _)| first == index);
+        let runs_out = terms.timeout.map(|timeout| worker.turn_since + timeout).filter(|_| is_running);
+        *is_cancelled || [terms.deadline, runs_out].into_iter().flatten().any(|at| at <= self.now)
+    }
+
+    /// When a worker is to be killed, if what it runs was told to stop.
+    pub(super) fn kill_at(&self, worker: &Worker) -> Option<Time> {
+        let &(first, _) = worker.held.front()?;
+        let task = &self.tasks[first];
+        task.is_recanted.then(|| task.recanted_at.max(worker.turn_since) + self.config.stop_grace)
     }
 
     fn on_abandon(&mut self, index: usize) {
@@ -347,11 +408,7 @@ impl Shadow {
         if let Some(&(suspect, _)) = held.front() {
             self.tasks[suspect].losses += 1;
         }
-        for &(task, _) in held.iter().rev() {
-            self.tasks[task].place = TaskPlace::Waiting;
-            self.tasks[task].is_recanted = false;
-            self.programs[program].queue.push_front(task);
-        }
+        self.take_back(program, &held);
         match place {
             WorkerPlace::Starting => {
                 self.fail(program, round, if is_overdue { self.config.spawn_failures_max } else { 1 });

@@ -180,7 +180,8 @@ impl World {
     fn submit(&mut self, index: u32) {
         let submit = self.plan.submits[index as usize];
         let task = TaskId(u64::from(index));
-        self.handle(Event::Submit { task, program: ProgramId(submit.program), kind: KindId(submit.kind) });
+        let (program, kind) = (ProgramId(submit.program), KindId(submit.kind));
+        self.handle(Event::Submit { task, program, kind, terms: submit.terms });
     }
 
     fn end(&mut self, mode: ShutdownMode) {
@@ -335,7 +336,9 @@ impl World {
             // It may stop early, which differs from a short task in nothing.
             Action::Recant { .. } | Action::Resolve { .. } | Action::Close => {}
             Action::Retire { worker } => self.leave(worker.0),
-            Action::Abandon { worker } => self.processes[worker.0 as usize].is_closed = true,
+            Action::Kill { worker } | Action::Abandon { worker } => {
+                self.processes[worker.0 as usize].is_closed = true
+            }
         }
     }
 

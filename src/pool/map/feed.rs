@@ -24,7 +24,7 @@ use crate::pool::block::block_on;
 use crate::pool::handle::decode;
 use crate::pool::reply::{Arrival, Inbox, Promise, Settled};
 use crate::pool::{Answer, Pool, encode};
-use crate::task::{Call, Task};
+use crate::task::{Call, Conditions, Task};
 
 /// Calls that a stream is ahead of its user at most: enough to fill the windows of many workers with the
 /// shortest tasks.
@@ -75,6 +75,7 @@ pub(super) struct Load {
 pub(super) struct Ready {
     index: usize,
     arguments: Bytes,
+    conditions: Conditions,
 }
 
 pub(super) struct UnderWay {
@@ -165,7 +166,7 @@ impl<T: Task, I: Iterator<Item = Call<T>>> Feed<T, I> {
         match admitted {
             Ok(arguments) => {
                 self.held.bytes += arguments.len();
-                self.ready.push_back(Ready { index, arguments });
+                self.ready.push_back(Ready { index, arguments, conditions: call.conditions() });
             }
             Err(reason) => self.reject(index, reason),
         }
@@ -229,18 +230,19 @@ impl<T: Task, I> Feed<T, I> {
             return;
         }
         let shared = Arc::clone(&self.pool.inner.shared);
-        let submissions = self.ready.drain(..count).map(|Ready { index, arguments }| {
+        let submissions = self.ready.drain(..count).map(|Ready { index, arguments, conditions }| {
             let task = shared.number_task();
             self.under_way.insert(index, UnderWay { task, bytes: arguments.len() });
             let promise = Promise::to_inbox(task, T::NAME, Arc::clone(&self.inbox), index);
-            Submission { program: self.program, definition: T::DEFINITION, arguments, promise }
+            let (program, definition) = (self.program, T::DEFINITION);
+            Submission { program, definition, arguments, promise, conditions }
         });
         let submissions = submissions.collect();
         shared.send(Command::SubmitAll(submissions));
     }
 
     fn reject_ready(&mut self, reason: &Arc<str>) {
-        while let Some(Ready { index, arguments }) = self.ready.pop_front() {
+        while let Some(Ready { index, arguments, .. }) = self.ready.pop_front() {
             self.held.bytes -= arguments.len();
             self.reject(index, RejectReason::Closed { reason: Arc::clone(reason) });
         }
