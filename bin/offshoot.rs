@@ -1,5 +1,6 @@
 //! The `offshoot` command: the front door. Each subcommand is a module; what they run is in the library.
 
+mod chaos;
 mod doctor;
 mod run;
 
@@ -19,6 +20,7 @@ struct Cli {
 enum Command {
     Run(run::Arguments),
     Doctor(doctor::Arguments),
+    Chaos(chaos::Arguments),
 }
 
 const EXAMPLES: &str = "\
@@ -26,7 +28,8 @@ Examples:
   offshoot run jobs.txt                       each line of the file, on as many workers as there are cores
   seq 100 | offshoot run --args 'gzip -k {}'  one command for each line of input
   offshoot run --help                         everything that `run` can do
-  offshoot doctor                             which MPI this is, and whether workers can be spawned";
+  offshoot doctor                             which MPI this is, and whether workers can be spawned
+  offshoot chaos                              workers are killed at random: is anything lost?";
 
 fn main() -> ExitCode {
     // A worker is this same executable: in a spawned process this does not return.
@@ -34,5 +37,6 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(arguments) => run::main(&arguments),
         Command::Doctor(arguments) => doctor::main(&arguments),
+        Command::Chaos(arguments) => chaos::main(&arguments),
     }
 }

@@ -82,6 +82,23 @@ pub(crate) fn a_task_that_may_run_once_is_lost_once() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a task does to its own MPI.
+pub(crate) fn a_task_calls_mpi_abort() -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(0..=2).attempts_max(2).build()?;
+    let stage = Stage::new()?;
+    let bystander = pool.submit(stage.hold("bystander")).map_err(|error| error.reason)?;
+    stage.await_start("bystander")?;
+    match result(pool.submit(die("MPI_Abort".to_owned()))?) {
+        Err(TaskError::Lost { attempts: 2, reason, .. }) => println!("{reason}"),
+        other => bail!("not lost, but {other:?}"),
+    }
+    ensure!(result(pool.submit(double(21))?)? == 42, "the pool goes on");
+    stage.release("bystander")?;
+    result(bystander)?;
+    ensure!(pool.stats().losses == 2, "{:?}", pool.stats());
+    Ok(())
+}
+
 pub(crate) fn a_task_panics() -> anyhow::Result<()> {
     let pool = Pool::builder().workers(0..=1).build()?;
     let worker = result(pool.submit(pid())?)?;

@@ -51,6 +51,7 @@ scenarios! {
         without_init;
     faults:
         a_worker_dies,
+        a_task_calls_mpi_abort,
         a_task_does_not_stop,
         a_task_that_may_run_once_is_lost_once,
         a_task_panics,

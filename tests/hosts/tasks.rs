@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process;
 
 use anyhow::{Context as _, anyhow, ensure};
+use mpi::traits::*;
 use serde_bytes::ByteBuf;
 
 use crate::support::eventually;
@@ -77,6 +78,7 @@ offshoot::tasks! {
             "exit(0)" => std::process::exit(0),
             "exit(3)" => std::process::exit(3),
             "SIGABRT" => std::process::abort(),
+            "MPI_Abort" => mpi::topology::SimpleCommunicator::world().abort(3),
             signal => {
                 // From outside, and until it works: the handlers of Rust and of some MPIs let a fault that
                 // did not really happen pass once.

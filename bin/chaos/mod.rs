@@ -1,0 +1,80 @@
+//! `offshoot chaos`: a real pool under fire, and an account of every task.
+//!
+//! Two processes: the host (`fire`) has the pool, hands in tasks and kills its workers at random; the one that
+//! the user started (`watch`) sees how the host ends and what it leaves behind. `ledger` is the account: what
+//! was handed in, what came of it, what was executed, from journals of its own and not from the pool's.
+//! `tasks` has what the workers do, `victims` finds them, `report` adds up.
+
+mod fire;
+mod ledger;
+mod report;
+mod tasks;
+mod victims;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+/// Prove that nothing is lost: kill workers at random while a pool works, and account for each task.
+///
+/// Tasks with checksummed payloads, short and long, up to 64 MiB, failing, stalling and cancelled ones, on workers
+/// that are killed by all kinds of signals: while they start, work, idle and leave.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// For how long there is fire.
+    #[arg(long, value_name = "S", default_value_t = 20)]
+    seconds: u32,
+
+    /// The seed of what happens; a random one by default. Processes have a time of their own: the same seed gives
+    /// the same tasks and the same intentions, not the same moments.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// The most workers at once.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    workers: u32,
+
+    /// Say first which MPI this is, and what stands between host and workers.
+    #[arg(long)]
+    mpi_info: bool,
+
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+
+    /// Be the host that is watched.
+    #[arg(long, hide = true, value_name = "FOLDER")]
+    watched_in: Option<std::path::PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  offshoot chaos
+  offshoot chaos --seconds 600 --seed 7 --json
+
+Exit code: 0 every task is accounted for and nothing is left behind, 1 otherwise, 2 wrong usage.";
+
+/// Wrong usage.
+const USAGE: u8 = 2;
+
+/// The whole command.
+pub(crate) fn main(arguments: &Arguments) -> ExitCode {
+    if arguments.seconds == 0 || arguments.workers == 0 {
+        eprintln!("offshoot: there is no chaos without a second and a worker");
+        return ExitCode::from(USAGE);
+    }
+    let done = match &arguments.watched_in {
+        Some(folder) => fire::run(arguments, folder).map(|()| true),
+        None => watch::run(arguments),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("offshoot: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

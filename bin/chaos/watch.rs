@@ -1,0 +1,164 @@
+//! Who watches the host: starts it, sees how it ends, and what it leaves behind.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Arguments;
+use super::ledger::now;
+use super::report::Figures;
+use super::victims::{self, CHAOS};
+
+/// How much longer than the fire the host may take.
+const HOST_LIMIT: Duration = Duration::from_secs(120);
+/// How long after the host's end everything of it is gone.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+/// Where shared memory is.
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// Has a host come under fire, and prints what came of it. Whether all was well.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    if arguments.mpi_info {
+        say_which_mpi();
+    }
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let token = format!("{}-{}", std::process::id(), now());
+    // Not in the folder for temporary files of the host, which has to be empty in the end.
+    let folder = tempfile::tempdir().context("there is no room for temporary files")?;
+    let temporary = folder.path().join("tmp");
+    fs::create_dir(&temporary)?;
+    let shared_before = names_in(SHARED_MEMORY);
+    let mut host = Command::new(std::env::current_exe()?)
+        .args(["chaos", "--seconds", &arguments.seconds.to_string(), "--seed", &seed.to_string()])
+        .args(["--workers", &arguments.workers.to_string(), "--watched-in"])
+        .arg(folder.path())
+        .env(CHAOS, &token)
+        .env("TMPDIR", &temporary)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        // Some launchers kill the host's group when they are upset.
+        .process_group(0)
+        .spawn()
+        .context("the host cannot be started")?;
+    end_with_this_process(host.id())?;
+    let mut told = host.stdout.take().context("the host has no output")?;
+    let listener = thread::spawn(move || {
+        let mut text = String::new();
+        told.read_to_string(&mut text).map(|_| text)
+    });
+    let limit = Duration::from_secs(arguments.seconds.into()) + HOST_LIMIT;
+    let ended = await_end(&mut host, limit)?;
+    let left = left_behind(&token, &temporary, &shared_before);
+    // Whatever is left has the pipe, too.
+    left.processes.iter().for_each(|process| victims::kill(*process, libc::SIGKILL));
+    let text = listener.join().map_err(|_| anyhow::anyhow!("the listener panicked"))??;
+    let told = text.lines().last().and_then(|line| serde_json::from_str::<Figures>(line).ok());
+    let host_failed = match (ended, &told) {
+        (Some(status), Some(_)) if status.success() => None,
+        (Some(status), _) => Some(describe(status)),
+        (None, _) => Some(format!("hung, and was killed after {limit:?}")),
+    };
+    let figures = Figures { left_behind: left.count(), host_failed, seed, ..told.unwrap_or_default() };
+    for process in &left.processes {
+        eprintln!("offshoot: process {process} was left behind, and was killed");
+    }
+    for file in &left.files {
+        eprintln!("offshoot: `{file}` was left behind");
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&figures)?);
+    } else {
+        figures.print();
+    }
+    Ok(figures.is_fine())
+}
+
+fn say_which_mpi() {
+    let Some(diagnosis) = offshoot::Diagnosis::make() else { return };
+    let path = |path: Option<std::path::PathBuf>| {
+        path.map_or("unknown".to_owned(), |path| path.display().to_string())
+    };
+    eprintln!("MPI          {}", diagnosis.mpi_version);
+    eprintln!("library      {}", path(diagnosis.library));
+    eprintln!("launcher     {}", path(diagnosis.launcher));
+    eprintln!("containment  {}", diagnosis.containment.unwrap_or("unknown"));
+}
+
+/// Ctrl-C and SIGTERM end the host too, and with it its workers.
+fn end_with_this_process(host: u32) -> anyhow::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be watched")?;
+    thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            victims::kill(host, libc::SIGKILL);
+            thread::sleep(LEAVE_LIMIT);
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
+/// How the host ended; `None` if it did not in time, and was killed.
+fn await_end(host: &mut Child, limit: Duration) -> anyhow::Result<Option<ExitStatus>> {
+    let until = Instant::now() + limit;
+    loop {
+        if let Some(status) = host.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() > until {
+            host.kill()?;
+            host.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => "said nothing".to_owned(),
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, signal) => format!("was killed by signal {}", signal.unwrap_or_default()),
+    }
+}
+
+/// What was still there two seconds after the host's end.
+struct Left {
+    processes: Vec<u32>,
+    files: Vec<String>,
+}
+
+impl Left {
+    fn count(&self) -> u64 {
+        (self.processes.len() + self.files.len()) as u64
+    }
+}
+
+fn left_behind(token: &str, temporary: &std::path::Path, shared_before: &BTreeSet<String>) -> Left {
+    let look = || {
+        let processes = victims::with(CHAOS, token).iter().map(|process| process.id).collect();
+        let files = names_in(temporary).into_iter();
+        let shared = names_in(SHARED_MEMORY).into_iter().filter(|name| !shared_before.contains(name));
+        Left { processes, files: files.chain(shared).collect() }
+    };
+    let until = Instant::now() + LEAVE_LIMIT;
+    loop {
+        let left = look();
+        if left.count() == 0 || Instant::now() > until {
+            return left;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn names_in(folder: impl AsRef<std::path::Path>) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path().display().to_string()).collect()
+}
