@@ -29,6 +29,7 @@ pub(super) const FAMILY: Family = Family {
         "several hosts are untried with Intel MPI: use Open MPI 4.1 or MPICH, or name this host alone",
     ),
     spawn_thread: "untried",
+    survivable: Err("it was not tried with Intel MPI"),
     containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; the death of a guard \
                   ends all workers",
     // It waits for ever for the worker that was not disconnected.

@@ -235,18 +235,21 @@ impl Comm {
         Ok(rank)
     }
 
-    /// The next message from rank 0 of the other side, if one has arrived. It stays where it is until
+    /// The next message from rank 0 of the other side, whatever its tag, if one has arrived. It stays where it is until
     /// [`Operations::receive`] takes it.
     ///
     /// Not a matched probe (`MPI_Improbe`): on Intel MPI 2021.17 each of those keeps a reference to the
     /// communicator, which can then never be disconnected. This thread alone receives here, so what is
     /// found is what the next receive matches (MPI-4.1 §3.5, order).
-    pub(crate) fn probe(&self, tag: i32) -> Result<Option<Arrived>, MpiError> {
+    pub(crate) fn probe(&self) -> Result<Option<Arrived>, MpiError> {
         on_mpi_thread();
         let mut found = 0;
         let mut status = MaybeUninit::<ffi::MPI_Status>::uninit();
-        // SAFETY: `raw` is live; the status is written where `found` is set (MPI-4.1 §3.8.1).
-        check("MPI_Iprobe", unsafe { ffi::MPI_Iprobe(0, tag, self.raw, &mut found, status.as_mut_ptr()) })?;
+        // SAFETY: `raw` is live; the status is written where `found` is set (MPI-4.1 §3.8.1); RSMPI_ANY_TAG is a
+        // constant of the C shim.
+        check("MPI_Iprobe", unsafe {
+            ffi::MPI_Iprobe(0, ffi::RSMPI_ANY_TAG, self.raw, &mut found, status.as_mut_ptr())
+        })?;
         if found == 0 {
             return Ok(None);
         }
@@ -255,6 +258,8 @@ impl Comm {
         check("MPI_Get_count", unsafe {
             ffi::MPI_Get_count(status.as_ptr(), ffi::RSMPI_UINT8_T, &mut length)
         })?;
+        // SAFETY: as above.
+        let tag = unsafe { status.assume_init_ref() }.MPI_TAG;
         Ok(Some(Arrived { tag, length: usize::try_from(length).unwrap_or(0) }))
     }
 
@@ -274,9 +279,9 @@ impl Comm {
     }
 }
 
-/// A message that a probe has found: the next one of its communicator and tag.
+/// A message that a probe has found: the next one of its communicator.
 pub(crate) struct Arrived {
-    tag: i32,
+    pub(crate) tag: i32,
     length: usize,
 }
 
