@@ -57,6 +57,8 @@ pub(super) struct Survivable {
     pub(super) is_there: fn(&Installation) -> bool,
     /// What must be in the environment before `MPI_Init`, in host and worker.
     pub(super) environment: &'static [Setting],
+    /// What the host alone must have in its environment, and neither guard nor worker may have.
+    pub(super) host_only: &'static [Setting],
     /// In what portions frames have to travel.
     pub(super) flow: Option<Flow>,
 }

@@ -51,6 +51,12 @@ pub(super) const FAMILY: Family = Family {
             Setting { name: "MPIR_CVAR_CH4_NETMOD", value: Value::Set("ofi"), when: When::Always, why: TCP },
             Setting { name: "FI_PROVIDER", value: Value::Set("tcp"), when: When::Always, why: TCP },
         ],
+        host_only: &[Setting {
+            name: "MPIR_CVAR_CH4_OFI_MAX_EAGAIN_RETRY",
+            value: Value::Set("2000"),
+            when: When::Always,
+            why: "otherwise a message to a worker that has just died is tried for ever, in a call that never returns",
+        }],
         flow: Some(PORTIONS),
     }),
     containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; a death in the middle of \

@@ -85,6 +85,7 @@ pub(super) const FAMILY: Family = Family {
             },
             Setting { name: "UCX_TLS", value: Value::Set("tcp,self"), when: When::Always, why: TCP_OF_UCX },
         ],
+        host_only: &[],
         flow: None,
     }),
     containment: "the guard, with `orte_enable_recovery`; a death in the middle of a transfer may end the host",

@@ -87,6 +87,7 @@ pub(super) const FAMILY: Family = Family {
             when: When::Always,
             why: "otherwise large payloads are written into the memory of a worker that may be dying",
         }],
+        host_only: &[],
         flow: None,
     }),
     containment: "the guard, with fault tolerance enabled; a death in the middle of a large transfer may hang it",

@@ -75,8 +75,7 @@ pub(crate) fn prepare() {
             tracing::debug!("MPI is {}", family.name);
             variables.extend(family.environment.iter().filter_map(|setting| apply(setting, &installation)));
             if let (Containment::Survivable, Ok(means)) = (transport.containment, &family.survivable) {
-                variables
-                    .extend(means.environment.iter().filter_map(|setting| apply(setting, &installation)));
+                variables.extend(means.settings().filter_map(|setting| apply(setting, &installation)));
             }
             variables.extend(put_launcher_first(&installation));
         }

@@ -9,7 +9,7 @@ use std::env;
 use std::fs;
 use std::sync::OnceLock;
 
-use super::family::{Family, Survivable, Value};
+use super::family::{Family, Setting, Survivable, Value};
 use super::installation::Installation;
 use crate::containment::{Containment, VARIABLE};
 use crate::finding::Finding;
@@ -84,7 +84,7 @@ fn survivable(
     if !(means.is_there)(installation) {
         return Err((format!("this {} was built without {}", family.name, means.component), another()));
     }
-    for setting in means.environment {
+    for setting in means.settings() {
         let theirs = env::var(setting.name).ok();
         if let (Value::Set(ours), Some(theirs)) = (setting.value, theirs)
             && theirs != ours
@@ -96,20 +96,32 @@ fn survivable(
     Ok(means)
 }
 
+impl Survivable {
+    /// Everything that must be in the host's environment.
+    pub(super) fn settings(&self) -> impl Iterator<Item = &'static Setting> {
+        self.environment.iter().chain(self.host_only)
+    }
+}
+
 impl Transport {
     /// Notes what this process's environment says of transports, whoever has set it.
     pub(super) fn note_settings(&mut self, family: Option<&'static Family>) {
+        let host_only =
+            family.into_iter().flat_map(|family| family.survivable.iter()).flat_map(|means| means.host_only);
         let names = family
             .into_iter()
             .flat_map(|family| family.survivable.iter())
             .flat_map(|means| means.environment);
         self.settings = names
             .filter_map(|setting| Some(format!("{}={}", setting.name, env::var(setting.name).ok()?)))
+            .chain(host_only.map(|setting| format!("{NOT}{}", setting.name)))
             .chain(self.flow.map(|flow| format!("{FLOW_VARIABLE}={}/{}", flow.message_max, flow.window)))
             .collect();
     }
 }
 
+/// Before the name of a variable that guard and worker are not to have.
+const NOT: char = '!';
 /// How a worker is told in what portions frames travel.
 const FLOW_VARIABLE: &str = "OFFSHOOT_FLOW";
 
@@ -123,8 +135,12 @@ pub(crate) fn flow() -> Option<Flow> {
 /// In a guard: takes over what its host has set, for itself and its worker.
 pub(super) fn agree(settings: &[String]) {
     process::remove_variable(FLOW_VARIABLE);
-    for (name, value) in settings.iter().filter_map(|setting| setting.split_once('=')) {
-        process::set_variable(name, value.as_ref());
+    for setting in settings {
+        match (setting.strip_prefix(NOT), setting.split_once('=')) {
+            (Some(name), _) => process::remove_variable(name),
+            (None, Some((name, value))) => process::set_variable(name, value.as_ref()),
+            (None, None) => {}
+        }
     }
 }
 

@@ -62,20 +62,63 @@ pub(crate) struct Outbox {
     count: Count,
     /// What the credits that are still to come will confirm.
     credits: VecDeque<usize>,
+    /// Credits that this side owes.
+    owed: usize,
+    /// What could not be sent when it was its turn.
+    refused: Option<Message>,
+}
+
+/// What is sent at once.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// A frame, or a part of one.
+    Part(Vec<u8>),
+    /// Bytes are confirmed.
+    Credit,
 }
 
 impl Outbox {
     pub(crate) fn new(flow: Option<Flow>) -> Self {
-        let count = Count::default();
-        Self { flow, waiting: VecDeque::new(), sent: 0, unconfirmed: 0, count, credits: VecDeque::new() }
+        Self {
+            flow,
+            waiting: VecDeque::new(),
+            sent: 0,
+            unconfirmed: 0,
+            count: Count::default(),
+            credits: VecDeque::new(),
+            owed: 0,
+            refused: None,
+        }
     }
 
     pub(crate) fn push(&mut self, frame: Vec<u8>) {
         self.waiting.push_back(frame);
     }
 
+    /// The other side is to be given a credit.
+    pub(crate) fn owe_credit(&mut self) {
+        self.owed += 1;
+    }
+
     /// The next message that may be sent now.
-    pub(crate) fn next(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn next(&mut self) -> Option<Message> {
+        if let Some(refused) = self.refused.take() {
+            return Some(refused);
+        }
+        if self.owed > 0 {
+            self.owed -= 1;
+            return Some(Message::Credit);
+        }
+        self.next_part().map(Message::Part)
+    }
+
+    /// Takes a message back that could not be sent: it is the next again.
+    pub(crate) fn put_back(&mut self, message: Message) {
+        assert!(self.refused.is_none(), "no two messages are the next");
+        self.refused = Some(message);
+    }
+
+    fn next_part(&mut self) -> Option<Vec<u8>> {
         let Some(flow) = self.flow else { return self.waiting.pop_front() };
         let frame = self.waiting.front()?;
         let end = frame.len().min(self.sent + flow.message_max);
@@ -106,9 +149,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Whether a frame waits.
+    /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && self.owed == 0 && self.refused.is_none()
     }
 
     /// Whether everything was sent, and every credit for it has come.
@@ -197,7 +240,17 @@ mod tests {
         frames.iter().for_each(|frame| outbox.push(frame.clone()));
         let mut came = Vec::new();
         while !outbox.is_empty() {
-            let under_way: Vec<_> = std::iter::from_fn(|| outbox.next()).collect();
+            // Each is refused once.
+            let under_way: Vec<_> = std::iter::from_fn(|| {
+                let message = outbox.next()?;
+                outbox.put_back(message);
+                outbox.next()
+            })
+            .map(|message| match message {
+                Message::Part(part) => part,
+                Message::Credit => panic!("it receives nothing"),
+            })
+            .collect();
             assert!(!under_way.is_empty(), "it waits for a credit that does not come");
             if let Some(flow) = flow {
                 assert!(under_way.iter().all(|message| message.len() <= flow.message_max));
@@ -230,6 +283,16 @@ mod tests {
         outbox.push(a_frame(100_000));
         assert_eq!(std::iter::from_fn(|| outbox.next()).count(), 3);
         assert!(outbox.next().is_none() && !outbox.is_empty());
+    }
+
+    #[test]
+    fn credits_do_not_wait_behind_parts() {
+        let mut outbox = Outbox::new(Some(FLOW));
+        outbox.push(a_frame(100_000));
+        outbox.owe_credit();
+        assert!(!outbox.is_empty());
+        assert_eq!(outbox.next(), Some(Message::Credit));
+        assert!(matches!(outbox.next(), Some(Message::Part(_))));
     }
 
     #[test]

@@ -27,6 +27,14 @@ pub(crate) struct MpiError {
     pub(crate) text: String,
 }
 
+impl MpiError {
+    /// Whether it is MPICH's `MPIX_ERR_EAGAIN`: nothing was begun, and another time it may be. Its number differs
+    /// between MPICH's own binary interface and the standard's; its text does not.
+    fn is_momentary(&self) -> bool {
+        self.text.contains("(EAGAIN)")
+    }
+}
+
 /// The thread that owns MPI in this process.
 static MPI_THREAD: OnceLock<ThreadId> = OnceLock::new();
 
@@ -318,8 +326,14 @@ impl<L: PartialEq> Operations<L> {
         self.raw.is_empty()
     }
 
-    /// Starts to send `bytes` to rank 0 of the other side.
-    pub(crate) fn send(&mut self, comm: &Comm, tag: i32, bytes: Vec<u8>, label: L) -> Result<(), MpiError> {
+    /// Starts to send `bytes` to rank 0 of the other side, or gives them back if that cannot be done now.
+    pub(crate) fn send(
+        &mut self,
+        comm: &Comm,
+        tag: i32,
+        bytes: Vec<u8>,
+        label: L,
+    ) -> Result<Option<Vec<u8>>, MpiError> {
         on_mpi_thread();
         let count = c_int::try_from(bytes.len()).map_err(|_| MpiError {
             call: "MPI_Isend",
@@ -329,7 +343,7 @@ impl<L: PartialEq> Operations<L> {
         let mut request = MaybeUninit::uninit();
         // SAFETY: the buffer's heap block does not move when the vector does, and it is kept in
         // `owned` until the request ends (MPI-4.1 §3.7).
-        check("MPI_Isend", unsafe {
+        let started = check("MPI_Isend", unsafe {
             ffi::MPI_Isend(
                 bytes.as_ptr().cast::<c_void>(),
                 count,
@@ -339,10 +353,18 @@ impl<L: PartialEq> Operations<L> {
                 comm.raw,
                 request.as_mut_ptr(),
             )
-        })?;
+        });
+        match started {
+            Ok(()) => {}
+            Err(error) if error.is_momentary() => return Ok(Some(bytes)),
+            Err(error) => {
+                mem::forget(bytes);
+                return Err(error);
+            }
+        }
         // SAFETY: it succeeded.
         self.keep(unsafe { request.assume_init() }, bytes, label);
-        Ok(())
+        Ok(None)
     }
 
     /// Starts to receive the message that a probe of this communicator has found.

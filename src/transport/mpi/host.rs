@@ -22,7 +22,7 @@ use crate::process;
 use crate::transport::control::Notice;
 use crate::transport::{Call, Report, Transport};
 use crate::wire::control::{Ended, How, Ticket};
-use crate::wire::flow::{Flow, Inbox, Outbox, Taken};
+use crate::wire::flow::{Flow, Inbox, Message, Outbox, Taken};
 
 /// How long a guard has, once MPI has found its worker dead, to say how it died.
 const GUARD_PATIENCE: Duration = Duration::from_millis(100);
@@ -43,6 +43,8 @@ pub(crate) struct MpiTransport {
     operations: Operations<Operation>,
     /// In what portions frames travel.
     flow: Option<Flow>,
+    /// Workers to whom a message could not be sent when it was its turn.
+    refused: Vec<WorkerId>,
     /// Whether bytes have moved since the last poll.
     has_moved: bool,
     /// What the guards say.
@@ -82,6 +84,7 @@ impl MpiTransport {
             spawns: VecDeque::new(),
             operations: Operations::new(),
             flow: launch::flow(),
+            refused: Vec::new(),
             has_moved: false,
             notices,
             notify,
@@ -272,8 +275,8 @@ impl MpiTransport {
         let Taken { frame, credit } = peer.inbox.take(message).map_err(|error| error.to_string())?;
         reports.extend(frame.map(|frame| Report::Frame { worker, bytes: Bytes::from(frame) }));
         if credit {
-            let sent = self.operations.send(&peer.comm, CREDIT_TAG, Vec::new(), Operation::SendTo(worker));
-            sent.map_err(|error| error.to_string())?;
+            peer.outbox.owe_credit();
+            self.send_waiting(worker).map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -282,9 +285,32 @@ impl MpiTransport {
     fn send_waiting(&mut self, worker: WorkerId) -> Result<(), MpiError> {
         let Some(peer) = self.peers.get_mut(&worker).filter(|peer| !peer.is_suspect) else { return Ok(()) };
         while let Some(message) = peer.outbox.next() {
-            self.operations.send(&peer.comm, FRAME_TAG, message, Operation::SendTo(worker))?;
+            let label = Operation::SendTo(worker);
+            let refused = match message {
+                Message::Part(part) => {
+                    self.operations.send(&peer.comm, FRAME_TAG, part, label)?.map(Message::Part)
+                }
+                Message::Credit => {
+                    let refused = self.operations.send(&peer.comm, CREDIT_TAG, Vec::new(), label)?;
+                    refused.map(|_empty| Message::Credit)
+                }
+            };
+            if let Some(message) = refused {
+                peer.outbox.put_back(message);
+                self.refused.push(worker);
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// Sends again what could not be sent before.
+    fn send_refused(&mut self) {
+        for worker in std::mem::take(&mut self.refused) {
+            if let Err(error) = self.send_waiting(worker) {
+                self.suspect(worker, error.to_string());
+            }
+        }
     }
 
     /// An MPI call failed with a worker: most likely it has died, and its guard knows how.
@@ -347,6 +373,7 @@ impl Transport for MpiTransport {
         self.finish_operations(reports);
         // After what the worker sent before it ended.
         self.hear_guards(reports);
+        self.send_refused();
         self.give_up_suspects(reports);
         self.spawn_next(reports);
         reports.len() > before || std::mem::take(&mut self.has_moved)

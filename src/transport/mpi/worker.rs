@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::ffi::{Comm, Completed, MpiError, Operations};
 use super::{CREDIT_TAG, FRAME_TAG};
 use crate::transport::{Link, LinkError, Patience};
-use crate::wire::flow::{Flow, Inbox, Outbox};
+use crate::wire::flow::{Flow, Inbox, Message, Outbox};
 
 /// The connection of a worker to its host.
 pub(crate) struct MpiLink {
@@ -66,21 +66,33 @@ impl MpiLink {
         self.receiving &= !has_moved;
         if credit {
             self.outbox.credit()?;
-            self.send_waiting()?;
         }
         if let Some(message) = message {
             let taken = self.inbox.take(message)?;
             self.arrived.extend(taken.frame.map(Bytes::from));
             if taken.credit {
-                self.operations.send(&self.host, CREDIT_TAG, Vec::new(), Direction::Out)?;
+                self.outbox.owe_credit();
             }
         }
+        self.send_waiting()?;
         Ok(has_moved)
     }
 
     fn send_waiting(&mut self) -> Result<(), MpiError> {
         while let Some(message) = self.outbox.next() {
-            self.operations.send(&self.host, FRAME_TAG, message, Direction::Out)?;
+            let refused = match message {
+                Message::Part(part) => {
+                    self.operations.send(&self.host, FRAME_TAG, part, Direction::Out)?.map(Message::Part)
+                }
+                Message::Credit => {
+                    let refused = self.operations.send(&self.host, CREDIT_TAG, Vec::new(), Direction::Out)?;
+                    refused.map(|_empty| Message::Credit)
+                }
+            };
+            if let Some(message) = refused {
+                self.outbox.put_back(message);
+                break;
+            }
         }
         Ok(())
     }
