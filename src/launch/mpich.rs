@@ -51,12 +51,7 @@ pub(super) const FAMILY: Family = Family {
             Setting { name: "MPIR_CVAR_CH4_NETMOD", value: Value::Set("ofi"), when: When::Always, why: TCP },
             Setting { name: "FI_PROVIDER", value: Value::Set("tcp"), when: When::Always, why: TCP },
         ],
-        host_only: &[Setting {
-            name: "MPIR_CVAR_CH4_OFI_MAX_EAGAIN_RETRY",
-            value: Value::Set("2000"),
-            when: When::Always,
-            why: "otherwise a message to a worker that has just died is tried for ever, in a call that never returns",
-        }],
+        host_only: MOMENTARY,
         flow: Some(PORTIONS),
     }),
     containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; a death in the middle of \
@@ -69,6 +64,14 @@ pub(super) const FAMILY: Family = Family {
 /// The library aborts its process at every error of libfabric, thus when a peer dies in the middle of a
 /// message. What fits into the buffers of a TCP connection is never in the middle.
 pub(super) const PORTIONS: Flow = Flow { message_max: 16 << 10, window: 64 << 10 };
+
+/// A guard or worker must not have it: what it would give up after so many tries is its first connection.
+pub(super) const MOMENTARY: &[Setting] = &[Setting {
+    name: "MPIR_CVAR_CH4_OFI_MAX_EAGAIN_RETRY",
+    value: Value::Set("2000"),
+    when: When::Always,
+    why: "otherwise a message to a worker that has just died is tried for ever, in a call that never returns",
+}];
 
 const TCP: &str =
     "over UCX, its own choice, the MPI aborts a host whose worker dies in the middle of a transfer";
