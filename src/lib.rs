@@ -28,6 +28,7 @@
 //!
 //! ARCHITECTURE.md in the repository is the map of what is inside.
 
+mod containment;
 mod core;
 mod diagnosis;
 mod driver;
@@ -44,6 +45,7 @@ mod transport;
 mod wire;
 pub mod worker;
 
+pub use containment::Containment;
 pub use diagnosis::{Diagnosis, Origin as VariableOrigin, Variable};
 pub use error::{BuildError, Limit, Origin, Place, RejectReason, SpawnCause, SubmitError, TaskError};
 pub use finding::{Finding, Status};

@@ -66,6 +66,22 @@ fn the_host_has_mpi_at_a_low_level() {
     }
 }
 
+/// By payload: whole frames, what an MPI sends eagerly and what by rendezvous, frames in chunks.
+#[test]
+fn workers_die_in_mid_transfer_of_kilobytes() {
+    Scenario::new("workers_die_in_mid_transfer").argument("1024").limit(150).run();
+}
+
+#[test]
+fn workers_die_in_mid_transfer_of_a_megabyte() {
+    Scenario::new("workers_die_in_mid_transfer").argument("1048576").limit(150).run();
+}
+
+#[test]
+fn workers_die_in_mid_transfer_of_64_megabytes() {
+    Scenario::new("workers_die_in_mid_transfer").argument("67108864").limit(150).run();
+}
+
 /// The alarms of `common` go off.
 #[test]
 #[should_panic(expected = "did not end within its time limit")]
@@ -82,7 +98,12 @@ fn leaves_a_process_behind() {
 #[test]
 fn every_scenario_is_run() {
     let listed = Scenario::new("--list").run();
-    let by_hand = ["the_host_has_mpi_at_a_low_level", "hangs", "leaves_a_process_behind"];
+    let by_hand = [
+        "the_host_has_mpi_at_a_low_level",
+        "workers_die_in_mid_transfer",
+        "hangs",
+        "leaves_a_process_behind",
+    ];
     let mut here = [NAMES, &by_hand].concat();
     // Those that `mpi_spawn.rs` and `mpi_hosts.rs` run, in one surrounding or another.
     let others = listed

@@ -5,7 +5,9 @@
 
 use std::ffi::CStr;
 
+use super::installation::Installation;
 use super::{intel_mpi, mpich, open_mpi_4, open_mpi_5};
+use crate::wire::flow::Flow;
 
 /// The implementations that are known, each tried in this order.
 pub(super) const FAMILIES: [&Family; 4] =
@@ -36,6 +38,8 @@ pub(crate) struct Family {
     pub(super) placement: Placement,
     /// Whether it lets one thread spawn while another sends and receives, and what that costs.
     pub(crate) spawn_thread: &'static str,
+    /// What lets the host live through a worker's death in the middle of a transfer; or why nothing does.
+    pub(super) survivable: Result<Survivable, &'static str>,
     /// What stands between the host and a worker's death.
     pub(crate) containment: &'static str,
     /// How to part from workers, and from MPI.
@@ -46,6 +50,21 @@ pub(crate) struct Family {
     pub(super) needs_temporary_directory: bool,
     /// Environment variables that name network interfaces, several separated by commas.
     pub(super) interface_variables: &'static [&'static str],
+}
+
+/// A transport that survives, and how to use it.
+#[derive(Debug)]
+pub(super) struct Survivable {
+    /// What it needs of an installation, by name.
+    pub(super) component: &'static str,
+    /// Whether an installation has that.
+    pub(super) is_there: fn(&Installation) -> bool,
+    /// What must be in the environment before `MPI_Init`, in host and worker.
+    pub(super) environment: &'static [Setting],
+    /// What the host alone must have in its environment, and neither guard nor worker may have.
+    pub(super) host_only: &'static [Setting],
+    /// In what portions frames have to travel.
+    pub(super) flow: Option<Flow>,
 }
 
 /// Why a version cannot be used, and what to do.

@@ -1,7 +1,11 @@
 //! MPICH: a singleton starts `mpiexec -pmi_args …`, the first one in `PATH`, and waits for it without a
 //! time-out. Another MPI's `mpiexec` in that place is a hang.
 
-use super::family::{Agent, Family, Farewell, Launcher, Placement, Refusal, Release, Setting, Value, When};
+use super::family::{
+    Agent, Family, Farewell, Launcher, Placement, Refusal, Release, Setting, Survivable, Value, When,
+};
+use super::transport::uses_library;
+use crate::wire::flow::Flow;
 
 pub(super) const FAMILY: Family = Family {
     name: "MPICH",
@@ -40,6 +44,16 @@ pub(super) const FAMILY: Family = Family {
         outlives_hosts: true,
     },
     spawn_thread: "a second thread may spawn, but running work stalls for as long as the spawn takes",
+    survivable: Ok(Survivable {
+        component: "libfabric",
+        is_there: |installation| uses_library(installation, "libfabric.so", b"provider_path"),
+        environment: &[
+            Setting { name: "MPIR_CVAR_CH4_NETMOD", value: Value::Set("ofi"), when: When::Always, why: TCP },
+            Setting { name: "FI_PROVIDER", value: Value::Set("tcp"), when: When::Always, why: TCP },
+        ],
+        host_only: MOMENTARY,
+        flow: Some(PORTIONS),
+    }),
     containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; a death in the middle of \
                   a large transfer may end the host, the death of a guard ends all workers",
     farewell: Farewell { finalizes_after_loss: true },
@@ -47,6 +61,21 @@ pub(super) const FAMILY: Family = Family {
     needs_temporary_directory: false,
     interface_variables: &["HYDRA_IFACE", "FI_TCP_IFACE"],
 };
+
+/// The library aborts its process at every error of libfabric, thus when a peer dies in the middle of a
+/// message. What fits into the buffers of a TCP connection is never in the middle.
+pub(super) const PORTIONS: Flow = Flow { message_max: 16 << 10, window: 64 << 10 };
+
+/// A guard or worker must not have it: what it would give up after so many tries is its first connection.
+pub(super) const MOMENTARY: &[Setting] = &[Setting {
+    name: "MPIR_CVAR_CH4_OFI_MAX_EAGAIN_RETRY",
+    value: Value::Set("2000"),
+    when: When::Always,
+    why: "otherwise a message to a worker that has just died is tried for ever, in a call that never returns",
+}];
+
+const TCP: &str =
+    "over UCX, its own choice, the MPI aborts a host whose worker dies in the middle of a transfer";
 
 /// What hydra, the process manager of MPICH and Intel MPI, consists of.
 pub(super) const HYDRA: &[&str] = &["mpiexec", "mpiexec.hydra", "hydra_pmi_proxy", "hydra_bstrap_proxy"];

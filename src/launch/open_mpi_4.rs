@@ -1,6 +1,11 @@
 //! Open MPI 4: spawns through `orted`, the first one in `PATH`.
 
-use super::family::{Agent, Family, Farewell, Launcher, Placement, Release, Setting, Value, When};
+use std::path::Path;
+
+use super::family::{
+    Agent, Family, Farewell, Launcher, Placement, Release, Setting, Survivable, Value, When,
+};
+use super::installation::Installation;
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 4",
@@ -68,6 +73,23 @@ pub(super) const FAMILY: Family = Family {
         outlives_hosts: false,
     },
     spawn_thread: "a second thread may spawn: running work stalls for 16 ms",
+    survivable: Ok(Survivable {
+        component: "the component `mca_pml_ucx.so`",
+        is_there: has_ucx,
+        environment: &[
+            Setting { name: "OMPI_MCA_pml", value: Value::Set("ucx"), when: When::Always, why: TCP_OF_UCX },
+            Setting { name: "OMPI_MCA_pml_ucx_tls", value: Value::Set("any"), when: When::Always, why: ANY },
+            Setting {
+                name: "OMPI_MCA_pml_ucx_devices",
+                value: Value::Set("any"),
+                when: When::Always,
+                why: ANY,
+            },
+            Setting { name: "UCX_TLS", value: Value::Set("tcp,self"), when: When::Always, why: TCP_OF_UCX },
+        ],
+        host_only: &[],
+        flow: None,
+    }),
     containment: "the guard, with `orte_enable_recovery`; a death in the middle of a transfer may end the host",
     farewell: Farewell { finalizes_after_loss: true },
     // `orted` knows a process no more whose last connection is gone, so that from a few milliseconds after it has
@@ -77,3 +99,20 @@ pub(super) const FAMILY: Family = Family {
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"],
 };
+
+const TCP_OF_UCX: &str = "the MPI's own choice, ob1, aborts a host whose worker dies in the middle of a transfer; UCX over TCP \
+                          does not";
+const ANY: &str = "otherwise UCX is used for a few kinds of network only, and not for TCP";
+
+/// Whether its UCX component lies where components do: in `openmpi`, or as Debian has it.
+fn has_ucx(installation: &Installation) -> bool {
+    let Some(folder) = installation.library.as_deref().and_then(Path::parent) else { return false };
+    // Debian's library is a link into the folder where it has its components.
+    let real =
+        installation.library.as_deref().and_then(|library| library.canonicalize().ok()).unwrap_or_default();
+    let folders = [Some(folder), real.parent()];
+    let components = folders.into_iter().flatten().flat_map(|folder| {
+        ["openmpi", "openmpi3", "openmpi/lib/openmpi3"].map(|components| folder.join(components))
+    });
+    components.map(|folder| folder.join("mca_pml_ucx.so")).any(|component| component.is_file())
+}

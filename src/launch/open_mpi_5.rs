@@ -1,6 +1,6 @@
 //! Open MPI 5: spawns through `prte`, the first one in `PATH`.
 
-use super::family::{Family, Farewell, Launcher, Placement, Release, Setting, Value, When};
+use super::family::{Family, Farewell, Launcher, Placement, Release, Setting, Survivable, Value, When};
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 5",
@@ -78,6 +78,18 @@ pub(super) const FAMILY: Family = Family {
          Open MPI 4.1 or MPICH, or name this host alone",
     ),
     spawn_thread: "a second thread may spawn: running work stalls for 34 ms",
+    survivable: Ok(Survivable {
+        component: "TCP",
+        is_there: |_| true,
+        environment: &[Setting {
+            name: "OMPI_MCA_btl_tcp_flags",
+            value: Value::Set("send"),
+            when: When::Always,
+            why: "otherwise large payloads are written into the memory of a worker that may be dying",
+        }],
+        host_only: &[],
+        flow: None,
+    }),
     containment: "the guard, with fault tolerance enabled; a death in the middle of a large transfer may hang it",
     // It says goodbye to those whom it has never talked to, and crashes if one of them is gone.
     farewell: Farewell { finalizes_after_loss: false },

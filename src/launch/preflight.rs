@@ -29,6 +29,7 @@ pub(crate) fn findings(prepared: &Prepared) -> Vec<Finding> {
         findings.extend(interfaces(family));
     }
     findings.extend([own_executable(), user(prepared), shared_memory()]);
+    findings.push(prepared.transport.finding.clone());
     findings.extend(surroundings(prepared.family));
     findings
 }

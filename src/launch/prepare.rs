@@ -9,6 +9,8 @@ use super::decoy::{self, Plan};
 use super::family::{Family, Release, Setting, Value, When};
 use super::installation::{self, Installation};
 use super::preflight::Job;
+use super::transport::{self, Transport};
+use crate::containment::Containment;
 use crate::process;
 
 /// What [`prepare`] found and did.
@@ -22,6 +24,8 @@ pub(crate) struct Prepared {
     pub(crate) installation: Installation,
     /// The variables that it needs, and what became of each.
     pub(crate) variables: Vec<Variable>,
+    /// Which transport it is to use.
+    pub(crate) transport: Transport,
     /// What hydra is to kill in this process's place.
     pub(crate) decoy: Option<Plan>,
 }
@@ -64,15 +68,20 @@ pub(crate) fn prepare() {
     let version = mpi::environment::library_version().unwrap_or_default().trim().to_owned();
     let family = Family::of(&version);
     let installation = Installation::find(family);
+    let mut transport = transport::choose(family, &installation);
     let mut variables = Vec::new();
     match family {
         Some(family) => {
             tracing::debug!("MPI is {}", family.name);
             variables.extend(family.environment.iter().filter_map(|setting| apply(setting, &installation)));
+            if let (Containment::Survivable, Ok(means)) = (transport.containment, &family.survivable) {
+                variables.extend(means.settings().filter_map(|setting| apply(setting, &installation)));
+            }
             variables.extend(put_launcher_first(&installation));
         }
         None => tracing::warn!("this MPI is not one that offshoot knows: {version}"),
     }
+    transport.note_settings(family);
     // In a job it is the job's launcher that spawns, and that kills nobody's group.
     let needs_decoy = family.filter(|family| family.launcher.needs_decoy && Job::of_this_process().is_none());
     let decoy = needs_decoy
@@ -84,7 +93,7 @@ pub(crate) fn prepare() {
         why: "hydra kills the host's process group when something goes wrong; its launcher is given a decoy",
     }));
     process::make_secret(family.and_then(|family| family.secret_variable));
-    let _ = PREPARED.set(Prepared { version, family, installation, variables, decoy });
+    let _ = PREPARED.set(Prepared { version, family, installation, variables, transport, decoy });
 }
 
 /// Does what a setting says, where it is needed.

@@ -9,10 +9,14 @@ use std::os::fd::RawFd;
 
 use super::decoy::Launch;
 use super::family::Family;
+use super::prepare::prepared;
+use super::transport;
 use crate::process;
 use crate::wire::control::Ticket;
 use crate::wire::frame::PROTOCOL_VERSION;
 
+/// Of an argument list, what is looked at. A guard's is shorter.
+const ARGUMENTS_MAX: usize = 32;
 /// First argument of a process that was spawned by us.
 const GUARD_FLAG: &str = "--offshoot-guard";
 /// Set in the environment of a worker, and taken out again before anything of the user's runs.
@@ -39,9 +43,11 @@ pub(crate) enum Role {
     },
 }
 
-/// The arguments to spawn a guard with.
-pub(crate) fn guard_arguments(address: &str, ticket: Ticket) -> [String; 4] {
-    [GUARD_FLAG.to_owned(), PROTOCOL_VERSION.to_string(), address.to_owned(), ticket.0.to_string()]
+/// The arguments to spawn a guard with. After the first four, settings of the MPI's transport.
+pub(crate) fn guard_arguments(address: &str, ticket: Ticket) -> Vec<String> {
+    let who = [GUARD_FLAG.to_owned(), PROTOCOL_VERSION.to_string(), address.to_owned(), ticket.0.to_string()];
+    let settings = prepared().map(|prepared| &prepared.transport.settings[..]).unwrap_or_default();
+    who.into_iter().chain(settings.iter().cloned()).collect()
 }
 
 /// What this process was started as. What says so is taken out of the environment: the programs that a
@@ -55,18 +61,23 @@ pub(crate) fn role() -> Result<Role, String> {
         process::remove_variable(ROLE_VARIABLE);
         let peer = env::var(PEER_VARIABLE).unwrap_or_default();
         [NEWS_VARIABLE, PEER_VARIABLE].into_iter().for_each(process::remove_variable);
+        transport::take_flow()?;
         return Ok(Role::Worker { news, unfit: check_peer(&peer).err() });
     }
     if let Some(launch) = Launch::of_this_process() {
         return Ok(Role::Launcher(launch));
     }
-    let arguments: Vec<_> =
-        env::args_os().skip(1).take(4).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let arguments: Vec<_> = env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .take(ARGUMENTS_MAX)
+        .collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [GUARD_FLAG, version, address, ticket] => {
+        [GUARD_FLAG, version, address, ticket, ..] => {
             let ticket =
                 ticket.parse().map(Ticket).map_err(|_| "the guard's ticket is not a number".to_owned())?;
             if version == PROTOCOL_VERSION.to_string() {
+                transport::agree(&arguments[4..]);
                 Ok(Role::Guard { address: address.to_owned(), ticket })
             } else {
                 Err(format!(

@@ -1,4 +1,4 @@
-//! Frames: the unit that travels, one MPI message each, made of a prefix, a head and a body.
+//! Frames: the unit that travels, in one MPI message or several (`flow.rs`), made of a prefix, a head and a body.
 //!
 //! ```text
 //! offset  size  what
@@ -20,7 +20,7 @@ use thiserror::Error;
 use super::codec::CodecError;
 
 /// The version of everything in `wire`. Any change to a frame or a message raises it.
-pub(crate) const PROTOCOL_VERSION: u8 = 1;
+pub(crate) const PROTOCOL_VERSION: u8 = 2;
 /// The most bytes that one frame may have: below 2^30, so that a length fits the `int` of every MPI.
 pub(crate) const FRAME_MAX: usize = (1 << 30) - 1;
 /// Length of the prefix.
@@ -51,6 +51,10 @@ pub(crate) enum WireError {
     Body { claimed: u64, body: usize },
     #[error("a message of kind {kind} {error}")]
     Head { kind: u8, error: CodecError },
+    #[error("the {came} bytes that came of a frame of {length} bytes are more than it has")]
+    Portion { came: usize, length: usize },
+    #[error("bytes were confirmed that were not sent")]
+    Credit,
     #[error("message `{name}` does not belong here")]
     Unexpected { name: &'static str },
 }
@@ -77,14 +81,30 @@ pub(crate) fn open(bytes: Bytes) -> Result<Frame, WireError> {
         return Err(WireError::Version { theirs: prefix[2] });
     }
     let kind = prefix[3];
-    let head = u32::from_le_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]) as usize;
-    let body = u64::from_le_bytes([
-        prefix[8], prefix[9], prefix[10], prefix[11], prefix[12], prefix[13], prefix[14], prefix[15],
-    ]);
+    let (head, body) = lengths(prefix);
     if body > FRAME_MAX as u64 || PREFIX + head + body as usize != length {
         return Err(WireError::Length { head, body, length });
     }
     Ok(Frame { kind, head: bytes.slice(PREFIX..PREFIX + head), body: bytes.slice(PREFIX + head..) })
+}
+
+/// The length of the frame that begins so, as far as that can be told, and if a frame may have it.
+pub(crate) fn length(beginning: &[u8]) -> Option<usize> {
+    let prefix: &[u8; PREFIX] = beginning.first_chunk()?;
+    if u16::from_le_bytes([prefix[0], prefix[1]]) != MAGIC || prefix[2] != PROTOCOL_VERSION {
+        return None;
+    }
+    let (head, body) = lengths(prefix);
+    let length = (PREFIX as u64).checked_add(head as u64)?.checked_add(body)?;
+    usize::try_from(length).ok().filter(|&length| length <= FRAME_MAX)
+}
+
+fn lengths(prefix: &[u8; PREFIX]) -> (usize, u64) {
+    let head = u32::from_le_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]) as usize;
+    let body = u64::from_le_bytes([
+        prefix[8], prefix[9], prefix[10], prefix[11], prefix[12], prefix[13], prefix[14], prefix[15],
+    ]);
+    (head, body)
 }
 
 /// Starts a frame in an empty buffer: the prefix, its lengths still open, and room for what follows.

@@ -1,10 +1,12 @@
 //! The wire: what travels between host and worker, as bytes. No I/O happens here.
 //!
-//! `codec` turns values into bytes, `frame` is the unit that travels, `message` is what is said.
+//! `codec` turns values into bytes, `frame` is the unit that travels, `flow` in what portions,
+//! `message` is what is said.
 //! Whatever comes from the other side is the world: each decoder returns an error, none panics.
 
 pub(crate) mod codec;
 pub(crate) mod control;
+pub(crate) mod flow;
 pub(crate) mod frame;
 pub(crate) mod message;
 

@@ -3,6 +3,7 @@
 //! A scenario checks what it sees by itself, and returns an error if something is wrong. Its workers run
 //! this executable as well; those of other programs run `worker.rs`.
 
+mod deaths;
 mod elsewhere;
 mod faults;
 mod lifecycle;
@@ -59,6 +60,8 @@ scenarios! {
         an_initializer_fails,
         an_initializer_panics,
         an_initializer_leaves_its_state;
+    deaths:
+        workers_die_in_mid_transfer;
     programs:
         a_task_that_another_program_lacks,
         a_worker_without_tasks,

@@ -83,9 +83,13 @@ fn size(index: u64) -> usize {
 }
 
 fn bytes(index: u64) -> Vec<u8> {
-    let size = size(index);
+    pattern(index, size(index))
+}
+
+/// So many bytes, others for each seed.
+pub(crate) fn pattern(seed: u64, size: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(size + 8);
-    let mut word = mix(index ^ 0xB175);
+    let mut word = mix(seed ^ 0xB175);
     while bytes.len() < size {
         word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         bytes.extend_from_slice(&word.to_le_bytes());
@@ -95,7 +99,7 @@ fn bytes(index: u64) -> Vec<u8> {
 }
 
 /// FNV-1a, a word at a time.
-fn checksum(bytes: &[u8]) -> u64 {
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     let step = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x0100_0000_01B3);
     let words = bytes.chunks(8).map(|chunk| {
         let mut word = [0; 8];
@@ -106,7 +110,7 @@ fn checksum(bytes: &[u8]) -> u64 {
 }
 
 /// SplitMix64.
-fn mix(index: u64) -> u64 {
+pub(crate) fn mix(index: u64) -> u64 {
     let mut z = index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

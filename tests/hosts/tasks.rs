@@ -31,6 +31,12 @@ offshoot::tasks! {
         Ok(process::id())
     }
 
+    /// An initializer: leaves a file in a folder that is called as the worker's process is.
+    pub(crate) fn enroll(folder: PathBuf) {
+        fs::write(folder.join(process::id().to_string()), "")?;
+        Ok(())
+    }
+
     /// The worker's guard.
     pub(crate) fn guard() -> u32 {
         Ok(std::os::unix::process::parent_id())

@@ -27,6 +27,14 @@ pub(crate) struct MpiError {
     pub(crate) text: String,
 }
 
+impl MpiError {
+    /// Whether it is MPICH's `MPIX_ERR_EAGAIN`: nothing was begun, and another time it may be. Its number differs
+    /// between MPICH's own binary interface and the standard's; its text does not.
+    fn is_momentary(&self) -> bool {
+        self.text.contains("(EAGAIN)")
+    }
+}
+
 /// The thread that owns MPI in this process.
 static MPI_THREAD: OnceLock<ThreadId> = OnceLock::new();
 
@@ -245,18 +253,21 @@ impl Comm {
         Ok(rank)
     }
 
-    /// The next message from rank 0 of the other side, if one has arrived. It stays where it is until
+    /// The next message from rank 0 of the other side, whatever its tag, if one has arrived. It stays where it is until
     /// [`Operations::receive`] takes it.
     ///
     /// Not a matched probe (`MPI_Improbe`): on Intel MPI 2021.17 each of those keeps a reference to the
     /// communicator, which can then never be disconnected. This thread alone receives here, so what is
     /// found is what the next receive matches (MPI-4.1 §3.5, order).
-    pub(crate) fn probe(&self, tag: i32) -> Result<Option<Arrived>, MpiError> {
+    pub(crate) fn probe(&self) -> Result<Option<Arrived>, MpiError> {
         on_mpi_thread();
         let mut found = 0;
         let mut status = MaybeUninit::<ffi::MPI_Status>::uninit();
-        // SAFETY: `raw` is live; the status is written where `found` is set (MPI-4.1 §3.8.1).
-        check("MPI_Iprobe", unsafe { ffi::MPI_Iprobe(0, tag, self.raw, &mut found, status.as_mut_ptr()) })?;
+        // SAFETY: `raw` is live; the status is written where `found` is set (MPI-4.1 §3.8.1); RSMPI_ANY_TAG is a
+        // constant of the C shim.
+        check("MPI_Iprobe", unsafe {
+            ffi::MPI_Iprobe(0, ffi::RSMPI_ANY_TAG, self.raw, &mut found, status.as_mut_ptr())
+        })?;
         if found == 0 {
             return Ok(None);
         }
@@ -265,6 +276,8 @@ impl Comm {
         check("MPI_Get_count", unsafe {
             ffi::MPI_Get_count(status.as_ptr(), ffi::RSMPI_UINT8_T, &mut length)
         })?;
+        // SAFETY: as above.
+        let tag = unsafe { status.assume_init_ref() }.MPI_TAG;
         Ok(Some(Arrived { tag, length: usize::try_from(length).unwrap_or(0) }))
     }
 
@@ -284,9 +297,9 @@ impl Comm {
     }
 }
 
-/// A message that a probe has found: the next one of its communicator and tag.
+/// A message that a probe has found: the next one of its communicator.
 pub(crate) struct Arrived {
-    tag: i32,
+    pub(crate) tag: i32,
     length: usize,
 }
 
@@ -323,8 +336,14 @@ impl<L: PartialEq> Operations<L> {
         self.raw.is_empty()
     }
 
-    /// Starts to send `bytes` to rank 0 of the other side.
-    pub(crate) fn send(&mut self, comm: &Comm, tag: i32, bytes: Vec<u8>, label: L) -> Result<(), MpiError> {
+    /// Starts to send `bytes` to rank 0 of the other side, or gives them back if that cannot be done now.
+    pub(crate) fn send(
+        &mut self,
+        comm: &Comm,
+        tag: i32,
+        bytes: Vec<u8>,
+        label: L,
+    ) -> Result<Option<Vec<u8>>, MpiError> {
         on_mpi_thread();
         let count = c_int::try_from(bytes.len()).map_err(|_| MpiError {
             call: "MPI_Isend",
@@ -334,7 +353,7 @@ impl<L: PartialEq> Operations<L> {
         let mut request = MaybeUninit::uninit();
         // SAFETY: the buffer's heap block does not move when the vector does, and it is kept in
         // `owned` until the request ends (MPI-4.1 §3.7).
-        check("MPI_Isend", unsafe {
+        let started = check("MPI_Isend", unsafe {
             ffi::MPI_Isend(
                 bytes.as_ptr().cast::<c_void>(),
                 count,
@@ -344,10 +363,18 @@ impl<L: PartialEq> Operations<L> {
                 comm.raw,
                 request.as_mut_ptr(),
             )
-        })?;
+        });
+        match started {
+            Ok(()) => {}
+            Err(error) if error.is_momentary() => return Ok(Some(bytes)),
+            Err(error) => {
+                mem::forget(bytes);
+                return Err(error);
+            }
+        }
         // SAFETY: it succeeded.
         self.keep(unsafe { request.assume_init() }, bytes, label);
-        Ok(())
+        Ok(None)
     }
 
     /// Starts to receive the message that a probe of this communicator has found.

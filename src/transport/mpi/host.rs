@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::ffi::{Comm, Completed, Info, MpiError, Operations};
 use super::places::Places;
-use super::{FRAME_TAG, Runtime};
+use super::{CREDIT_TAG, FRAME_TAG, Runtime};
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::finding::Finding;
 use crate::ids::WorkerId;
@@ -22,6 +22,7 @@ use crate::process;
 use crate::transport::control::Notice;
 use crate::transport::{Call, Report, Transport};
 use crate::wire::control::{Ended, How, Ticket};
+use crate::wire::flow::{Flow, Inbox, Message, Outbox, Taken};
 
 /// How long a guard has, once MPI has found its worker dead, to say how it died.
 const GUARD_PATIENCE: Duration = Duration::from_millis(100);
@@ -40,19 +41,27 @@ pub(crate) struct MpiTransport {
     tickets: FxHashMap<Ticket, WorkerId>,
     spawns: VecDeque<(WorkerId, Program)>,
     operations: Operations<Operation>,
+    /// In what portions frames travel.
+    flow: Option<Flow>,
+    /// Workers to whom a message could not be sent when it was its turn.
+    refused: Vec<WorkerId>,
+    /// Whether bytes have moved since the last poll.
+    has_moved: bool,
     /// What the guards say.
     notices: Receiver<(Ticket, Notice)>,
     notify: Sender<(Ticket, Notice)>,
     /// What was taken from there and is still to be looked at.
     waiting: Vec<(Ticket, Notice)>,
     /// Workers with whom an MPI call failed, and when. Their guards have a moment to say what happened.
-    suspects: Vec<(WorkerId, MpiError, Instant)>,
+    suspects: Vec<(WorkerId, String, Instant)>,
 }
 
 struct Peer {
     comm: Comm,
     ticket: Ticket,
-    /// Whether a frame of this worker is being received. One at a time keeps frames in order.
+    outbox: Outbox,
+    inbox: Inbox,
+    /// Whether a message of this worker is being received. One at a time keeps them in order.
     receiving: bool,
     /// Whether an MPI call failed with it. It is not called again.
     is_suspect: bool,
@@ -62,6 +71,7 @@ struct Peer {
 enum Operation {
     SendTo(WorkerId),
     ReceiveFrom(WorkerId),
+    TakeCreditFrom(WorkerId),
 }
 
 impl MpiTransport {
@@ -75,6 +85,9 @@ impl MpiTransport {
             tickets: FxHashMap::default(),
             spawns: VecDeque::new(),
             operations: Operations::new(),
+            flow: launch::flow(),
+            refused: Vec::new(),
+            has_moved: false,
             notices,
             notify,
             waiting: Vec::new(),
@@ -150,7 +163,9 @@ impl MpiTransport {
             Ok(comm) => {
                 self.runtime.note_spawn();
                 self.tickets.insert(ticket, worker);
-                self.peers.insert(worker, Peer { comm, ticket, receiving: false, is_suspect: false });
+                let (outbox, inbox) = (Outbox::new(self.flow), Inbox::new(self.flow));
+                let peer = Peer { comm, ticket, outbox, inbox, receiving: false, is_suspect: false };
+                self.peers.insert(worker, peer);
                 Ok(())
             }
             Err(reason) => {
@@ -217,45 +232,108 @@ impl MpiTransport {
     fn receive_arrived(&mut self) {
         let mut failed = Vec::new();
         for (&worker, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.receiving && !peer.is_suspect) {
-            let probed = peer.comm.probe(FRAME_TAG).and_then(|found| match found {
+            let probed = peer.comm.probe().and_then(|found| match found {
                 Some(message) => {
-                    self.operations.receive(&peer.comm, &message, Operation::ReceiveFrom(worker))?;
+                    let is_credit = message.tag == CREDIT_TAG;
+                    let label = if is_credit { Operation::TakeCreditFrom } else { Operation::ReceiveFrom };
+                    self.operations.receive(&peer.comm, &message, label(worker))?;
                     Ok(true)
                 }
                 None => Ok(false),
             });
             match probed {
                 Ok(receiving) => peer.receiving = receiving,
-                Err(error) => failed.push((worker, error)),
+                Err(error) => failed.push((worker, error.to_string())),
             }
         }
         failed.into_iter().for_each(|(worker, error)| self.suspect(worker, error));
     }
 
     fn finish_operations(&mut self, reports: &mut Vec<Report>) {
-        let peers = &mut self.peers;
+        let mut received = Vec::new();
         let mut failed = Vec::new();
         let tested = self.operations.test_some(|Completed { label, result }| match (label, result) {
             (Operation::SendTo(_), Ok(_sent)) => {}
-            (Operation::ReceiveFrom(worker), Ok(buffer)) => {
-                if let Some(peer) = peers.get_mut(&worker) {
-                    peer.receiving = false;
-                }
-                reports.push(Report::Frame { worker, bytes: Bytes::from(buffer) });
-            }
-            (Operation::SendTo(worker) | Operation::ReceiveFrom(worker), Err(error)) => {
-                failed.push((worker, error));
+            (Operation::ReceiveFrom(worker), Ok(message)) => received.push((worker, Some(message))),
+            (Operation::TakeCreditFrom(worker), Ok(_empty)) => received.push((worker, None)),
+            (
+                Operation::SendTo(worker)
+                | Operation::ReceiveFrom(worker)
+                | Operation::TakeCreditFrom(worker),
+                Err(error),
+            ) => {
+                failed.push((worker, error.to_string()));
             }
         });
         if let Err(error) = tested {
             // The call as a whole failed: MPI itself is unwell, and no worker can be trusted.
-            failed.extend(self.peers.keys().map(|&worker| (worker, error.clone())));
+            failed.extend(self.peers.keys().map(|&worker| (worker, error.to_string())));
+        }
+        self.has_moved |= !received.is_empty();
+        for (worker, message) in received {
+            if let Err(error) = self.take_in(worker, message, reports) {
+                failed.push((worker, error));
+            }
         }
         failed.into_iter().for_each(|(worker, error)| self.suspect(worker, error));
     }
 
+    /// Takes in a message, or a credit, that has come from a worker.
+    fn take_in(
+        &mut self,
+        worker: WorkerId,
+        message: Option<Vec<u8>>,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), String> {
+        let Some(peer) = self.peers.get_mut(&worker) else { return Ok(()) };
+        peer.receiving = false;
+        let Some(message) = message else {
+            peer.outbox.credit().map_err(|error| error.to_string())?;
+            return self.send_waiting(worker).map_err(|error| error.to_string());
+        };
+        let Taken { frame, credit } = peer.inbox.take(message).map_err(|error| error.to_string())?;
+        reports.extend(frame.map(|frame| Report::Frame { worker, bytes: Bytes::from(frame) }));
+        if credit {
+            peer.outbox.owe_credit();
+            self.send_waiting(worker).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Sends what may be sent of what waits for a worker.
+    fn send_waiting(&mut self, worker: WorkerId) -> Result<(), MpiError> {
+        let Some(peer) = self.peers.get_mut(&worker).filter(|peer| !peer.is_suspect) else { return Ok(()) };
+        while let Some(message) = peer.outbox.next() {
+            let label = Operation::SendTo(worker);
+            let refused = match message {
+                Message::Part(part) => {
+                    self.operations.send(&peer.comm, FRAME_TAG, part, label)?.map(Message::Part)
+                }
+                Message::Credit => {
+                    let refused = self.operations.send(&peer.comm, CREDIT_TAG, Vec::new(), label)?;
+                    refused.map(|_empty| Message::Credit)
+                }
+            };
+            if let Some(message) = refused {
+                peer.outbox.put_back(message);
+                self.refused.push(worker);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends again what could not be sent before.
+    fn send_refused(&mut self) {
+        for worker in std::mem::take(&mut self.refused) {
+            if let Err(error) = self.send_waiting(worker) {
+                self.suspect(worker, error.to_string());
+            }
+        }
+    }
+
     /// An MPI call failed with a worker: most likely it has died, and its guard knows how.
-    fn suspect(&mut self, worker: WorkerId, error: MpiError) {
+    fn suspect(&mut self, worker: WorkerId, error: String) {
         if let Some(peer) = self.peers.get_mut(&worker).filter(|peer| !peer.is_suspect) {
             peer.is_suspect = true;
             self.suspects.push((worker, error, Instant::now()));
@@ -270,7 +348,7 @@ impl MpiTransport {
             let is_over = since.elapsed() > GUARD_PATIENCE;
             if is_there && is_over {
                 places.suspect(*worker);
-                reports.push(Report::Lost { worker: *worker, reason: error.to_string() });
+                reports.push(Report::Lost { worker: *worker, reason: error.clone() });
             }
             is_there && !is_over
         });
@@ -283,12 +361,10 @@ impl Transport for MpiTransport {
     }
 
     fn send(&mut self, worker: WorkerId, frame: Vec<u8>) {
-        let Some(peer) = self.peers.get(&worker) else { return };
-        if peer.is_suspect {
-            return;
-        }
-        if let Err(error) = self.operations.send(&peer.comm, FRAME_TAG, frame, Operation::SendTo(worker)) {
-            self.suspect(worker, error);
+        let Some(peer) = self.peers.get_mut(&worker) else { return };
+        peer.outbox.push(frame);
+        if let Err(error) = self.send_waiting(worker) {
+            self.suspect(worker, error.to_string());
         }
     }
 
@@ -298,8 +374,9 @@ impl Transport for MpiTransport {
 
     fn abandon(&mut self, worker: WorkerId) {
         self.spawns.retain(|(waiting, _)| *waiting != worker);
-        self.operations.abandon(&Operation::SendTo(worker));
-        self.operations.abandon(&Operation::ReceiveFrom(worker));
+        for label in [Operation::SendTo, Operation::ReceiveFrom, Operation::TakeCreditFrom] {
+            self.operations.abandon(&label(worker));
+        }
         // The communicator is neither freed nor disconnected: both are collective.
         if let Some(peer) = self.peers.remove(&worker) {
             self.tickets.remove(&peer.ticket);
@@ -315,9 +392,10 @@ impl Transport for MpiTransport {
         self.finish_operations(reports);
         // After what the worker sent before it ended.
         self.hear_guards(reports);
+        self.send_refused();
         self.give_up_suspects(reports);
         self.spawn_next(reports);
-        reports.len() > before
+        reports.len() > before || std::mem::take(&mut self.has_moved)
     }
 
     fn cancel_spawns(&mut self) -> Vec<WorkerId> {
@@ -325,7 +403,10 @@ impl Transport for MpiTransport {
     }
 
     fn is_pending(&self) -> bool {
-        !self.operations.is_empty() || !self.spawns.is_empty() || !self.suspects.is_empty()
+        !self.operations.is_empty()
+            || !self.spawns.is_empty()
+            || !self.suspects.is_empty()
+            || self.peers.values().any(|peer| !peer.outbox.is_empty())
     }
 
     fn has_arrived(&self) -> bool {

@@ -16,5 +16,8 @@ pub(crate) use host::MpiTransport;
 pub(crate) use runtime::{Runtime, facts, finish_standing_in, initialize_worker, stand_in};
 pub(crate) use worker::MpiLink;
 
-/// The one tag of ours. The intercommunicators are ours alone, so it need not differ from anything.
+/// The tag of a frame, or of a part of one. The intercommunicators are ours alone, so it need not differ from
+/// anything of others.
 const FRAME_TAG: i32 = 1;
+/// The tag of a credit, an empty message (`wire/flow.rs`).
+const CREDIT_TAG: i32 = 2;

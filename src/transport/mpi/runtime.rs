@@ -174,7 +174,7 @@ pub(crate) fn initialize_worker() -> Result<(super::MpiLink, i32), String> {
         Err(error) => return Err(error.to_string()),
     }
     let rank = parent.rank().map_err(|error| error.to_string())?;
-    Ok((super::MpiLink::new(parent), rank))
+    Ok((super::MpiLink::new(parent, launch::flow()), rank))
 }
 
 /// Initializes MPI in a guard, in the place of a worker that did not come to it, so that the parent's

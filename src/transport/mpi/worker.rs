@@ -1,17 +1,25 @@
 //! The worker's end: one host, rank 0 of the other side.
 
+use std::collections::VecDeque;
 use std::thread;
 
 use bytes::Bytes;
 
-use super::FRAME_TAG;
 use super::ffi::{Comm, Completed, MpiError, Operations};
+use super::{CREDIT_TAG, FRAME_TAG};
 use crate::transport::{Link, LinkError, Patience};
+use crate::wire::flow::{Flow, Inbox, Message, Outbox};
 
 /// The connection of a worker to its host.
 pub(crate) struct MpiLink {
     host: Comm,
     operations: Operations<Direction>,
+    outbox: Outbox,
+    inbox: Inbox,
+    /// Frames that came in whole and that nobody has taken yet.
+    arrived: VecDeque<Bytes>,
+    /// Whether a message is being received. One at a time keeps them in order: a small one may end before a
+    /// large one that was found earlier.
     receiving: bool,
 }
 
@@ -19,11 +27,14 @@ pub(crate) struct MpiLink {
 enum Direction {
     Out,
     In,
+    CreditIn,
 }
 
 impl MpiLink {
-    pub(crate) fn new(host: Comm) -> Self {
-        Self { host, operations: Operations::new(), receiving: false }
+    pub(crate) fn new(host: Comm, flow: Option<Flow>) -> Self {
+        let (outbox, inbox) = (Outbox::new(flow), Inbox::new(flow));
+        let (operations, arrived) = (Operations::new(), VecDeque::new());
+        Self { host, operations, outbox, inbox, arrived, receiving: false }
     }
 
     /// Leaves the host, which does the same, and ends MPI. What was sent has been flushed.
@@ -32,63 +43,92 @@ impl MpiLink {
         super::runtime::finalize_worker().map_err(LinkError)
     }
 
-    /// Progresses what is under way; returns a frame if one has come in whole.
-    fn progress(&mut self) -> Result<Option<Bytes>, MpiError> {
-        let mut received = None;
-        let mut failed = None;
-        self.operations.test_some(|Completed { label, result }| match (label, result) {
-            (Direction::In, Ok(buffer)) => received = Some(Bytes::from(buffer)),
-            (Direction::Out, Ok(_sent)) => {}
-            (Direction::In | Direction::Out, Err(error)) => failed = Some(error),
-        })?;
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(received),
+    /// Takes in what has come, and progresses what is under way. Whether bytes have moved.
+    fn progress(&mut self) -> Result<bool, LinkError> {
+        if !self.receiving
+            && let Some(message) = self.host.probe()?
+        {
+            let label = if message.tag == CREDIT_TAG { Direction::CreditIn } else { Direction::In };
+            self.operations.receive(&self.host, &message, label)?;
+            self.receiving = true;
         }
+        let (mut message, mut credit, mut failed) = (None, false, None);
+        self.operations.test_some(|Completed { label, result }| match (label, result) {
+            (Direction::In, Ok(buffer)) => message = Some(buffer),
+            (Direction::CreditIn, Ok(_empty)) => credit = true,
+            (Direction::Out, Ok(_sent)) => {}
+            (Direction::In | Direction::CreditIn | Direction::Out, Err(error)) => failed = Some(error),
+        })?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        let has_moved = message.is_some() || credit;
+        self.receiving &= !has_moved;
+        if credit {
+            self.outbox.credit()?;
+        }
+        if let Some(message) = message {
+            let taken = self.inbox.take(message)?;
+            self.arrived.extend(taken.frame.map(Bytes::from));
+            if taken.credit {
+                self.outbox.owe_credit();
+            }
+        }
+        self.send_waiting()?;
+        Ok(has_moved)
+    }
+
+    fn send_waiting(&mut self) -> Result<(), MpiError> {
+        while let Some(message) = self.outbox.next() {
+            let refused = match message {
+                Message::Part(part) => {
+                    self.operations.send(&self.host, FRAME_TAG, part, Direction::Out)?.map(Message::Part)
+                }
+                Message::Credit => {
+                    let refused = self.operations.send(&self.host, CREDIT_TAG, Vec::new(), Direction::Out)?;
+                    refused.map(|_empty| Message::Credit)
+                }
+            };
+            if let Some(message) = refused {
+                self.outbox.put_back(message);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes progress until something holds.
+    fn wait_until(&mut self, holds: impl Fn(&Self) -> bool) -> Result<(), LinkError> {
+        let mut patience = Patience::new();
+        while !holds(self) {
+            if self.progress()? {
+                patience.reset();
+            } else if let Some(sleep) = patience.pause() {
+                thread::sleep(sleep);
+            }
+        }
+        Ok(())
     }
 }
 
 impl Link for MpiLink {
     fn send(&mut self, frame: Vec<u8>) -> Result<(), LinkError> {
-        Ok(self.operations.send(&self.host, FRAME_TAG, frame, Direction::Out)?)
+        self.outbox.push(frame);
+        Ok(self.send_waiting()?)
     }
 
     fn try_receive(&mut self) -> Result<Option<Bytes>, LinkError> {
-        // One receive at a time keeps frames in order: a small one may end before a large one that
-        // was found earlier.
-        if !self.receiving
-            && let Some(message) = self.host.probe(FRAME_TAG)?
-        {
-            self.operations.receive(&self.host, &message, Direction::In)?;
-            self.receiving = true;
-        }
-        let received = self.progress()?;
-        self.receiving &= received.is_none();
-        Ok(received)
+        while self.arrived.is_empty() && self.progress()? {}
+        Ok(self.arrived.pop_front())
     }
 
     fn receive(&mut self) -> Result<Bytes, LinkError> {
-        let mut patience = Patience::new();
-        loop {
-            if let Some(frame) = self.try_receive()? {
-                return Ok(frame);
-            }
-            if let Some(sleep) = patience.pause() {
-                thread::sleep(sleep);
-            }
-        }
+        self.wait_until(|link| !link.arrived.is_empty())?;
+        Ok(self.arrived.pop_front().expect("it was waited for"))
     }
 
     fn flush(&mut self) -> Result<(), LinkError> {
-        let mut patience = Patience::new();
-        assert!(!self.receiving, "a worker flushes for the last time when nothing is sent to it any more");
-        while !self.operations.is_empty() {
-            self.progress()?;
-            if let Some(sleep) = patience.pause() {
-                thread::sleep(sleep);
-            }
-        }
-        Ok(())
+        self.wait_until(|link| link.outbox.is_settled() && link.operations.is_empty())
     }
 }
 

@@ -1,0 +1,174 @@
+//! Which transport the MPI is to use, so that a worker's death in the middle of a transfer is survived, or why none
+//! is chosen; and how a guard and its worker come to use the same as their host.
+//!
+//! MPI hands its environment on to what it spawns on some machines and not on others, and two processes with
+//! different transports never find each other. So the host's settings are in the argument list of each guard,
+//! which sets them before anything else.
+
+use std::env;
+use std::fs;
+use std::sync::OnceLock;
+
+use super::family::{Family, Setting, Survivable, Value};
+use super::installation::Installation;
+use crate::containment::{Containment, VARIABLE};
+use crate::finding::Finding;
+use crate::process;
+use crate::wire::flow::Flow;
+
+/// What was chosen for this process.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    pub(crate) containment: Containment,
+    /// In what portions frames travel, if not whole.
+    pub(crate) flow: Option<Flow>,
+    /// What [`super::findings`] says about it.
+    pub(super) finding: Finding,
+    /// What the host's guards and workers are to have in their environment too.
+    pub(super) settings: Vec<String>,
+}
+
+const CHECK: &str = "containment";
+
+/// Chooses. What survives is set by the caller, from [`Family::survivable`], if that is what this comes to.
+pub(super) fn choose(family: Option<&'static Family>, installation: &Installation) -> Transport {
+    let wish = env::var_os(VARIABLE).map_or(Ok(Containment::default()), |wish| {
+        let name = wish.to_string_lossy();
+        name.parse().map_err(|()| {
+            let found = format!("{VARIABLE} is `{name}`, which is none");
+            Finding::failure(CHECK, found, format!("export {VARIABLE}=survivable, or fast"))
+        })
+    });
+    let fast =
+        |finding| Transport { containment: Containment::Fast, flow: None, finding, settings: Vec::new() };
+    match wish {
+        Err(finding) => fast(finding),
+        Ok(Containment::Fast) => fast(Finding::ok(
+            CHECK,
+            format!("fast, as {VARIABLE} says: a death in the middle of a transfer may end this process"),
+        )),
+        Ok(Containment::Survivable) => match survivable(family, installation) {
+            Ok(means) => {
+                let found =
+                    "survivable: a worker's death in the middle of a transfer does not end this process";
+                let finding = Finding::ok(CHECK, found);
+                Transport {
+                    containment: Containment::Survivable,
+                    flow: means.flow,
+                    finding,
+                    settings: Vec::new(),
+                }
+            }
+            Err((why, remedy)) => {
+                let found =
+                    format!("fast: {why}; a worker's death in the middle of a transfer may end this process");
+                fast(Finding::warning(CHECK, found, remedy))
+            }
+        },
+    }
+}
+
+/// What survives here, or why nothing does, and what to do about that.
+fn survivable(
+    family: Option<&'static Family>,
+    installation: &Installation,
+) -> Result<&'static Survivable, (String, String)> {
+    let another = || "use one of the MPIs that docs/MPI.md lists as survivable".to_owned();
+    let family = family.ok_or_else(|| ("this MPI is unknown".to_owned(), another()))?;
+    let means = family.survivable.as_ref().map_err(|why| ((*why).to_owned(), another()))?;
+    // Too late to choose: whatever is set now would only keep the workers from finding their host.
+    if mpi::environment::is_initialized() {
+        let why = "MPI was initialized before `offshoot::init()` was called".to_owned();
+        return Err((why, "call `offshoot::init()` first".to_owned()));
+    }
+    if !(means.is_there)(installation) {
+        return Err((format!("this {} was built without {}", family.name, means.component), another()));
+    }
+    for setting in means.settings() {
+        let theirs = env::var(setting.name).ok();
+        if let (Value::Set(ours), Some(theirs)) = (setting.value, theirs)
+            && theirs != ours
+        {
+            let why = format!("{}={theirs} is yours, and `{ours}` is what survives", setting.name);
+            return Err((why, format!("unset {}", setting.name)));
+        }
+    }
+    Ok(means)
+}
+
+impl Survivable {
+    /// Everything that must be in the host's environment.
+    pub(super) fn settings(&self) -> impl Iterator<Item = &'static Setting> {
+        self.environment.iter().chain(self.host_only)
+    }
+}
+
+impl Transport {
+    /// Notes what this process's environment says of transports, whoever has set it.
+    pub(super) fn note_settings(&mut self, family: Option<&'static Family>) {
+        let host_only =
+            family.into_iter().flat_map(|family| family.survivable.iter()).flat_map(|means| means.host_only);
+        let names = family
+            .into_iter()
+            .flat_map(|family| family.survivable.iter())
+            .flat_map(|means| means.environment);
+        self.settings = names
+            .filter_map(|setting| Some(format!("{}={}", setting.name, env::var(setting.name).ok()?)))
+            .chain(host_only.map(|setting| format!("{NOT}{}", setting.name)))
+            .chain(self.flow.map(|flow| format!("{FLOW_VARIABLE}={}/{}", flow.message_max, flow.window)))
+            .collect();
+    }
+}
+
+/// Before the name of a variable that guard and worker are not to have.
+const NOT: char = '!';
+/// How a worker is told in what portions frames travel.
+const FLOW_VARIABLE: &str = "OFFSHOOT_FLOW";
+
+static FLOW: OnceLock<Option<Flow>> = OnceLock::new();
+
+/// In what portions frames travel between this process, a host or a worker, and the other.
+pub(crate) fn flow() -> Option<Flow> {
+    *FLOW.get_or_init(|| super::prepared().and_then(|prepared| prepared.transport.flow))
+}
+
+/// In a guard: takes over what its host has set, for itself and its worker.
+pub(super) fn agree(settings: &[String]) {
+    process::remove_variable(FLOW_VARIABLE);
+    for setting in settings {
+        match (setting.strip_prefix(NOT), setting.split_once('=')) {
+            (Some(name), _) => process::remove_variable(name),
+            (None, Some((name, value))) => process::set_variable(name, value.as_ref()),
+            (None, None) => {}
+        }
+    }
+}
+
+/// In a worker: takes what concerns it alone out of its environment.
+///
+/// # Errors
+/// If it makes no sense.
+pub(super) fn take_flow() -> Result<(), String> {
+    let Ok(text) = env::var(FLOW_VARIABLE) else { return Ok(()) };
+    process::remove_variable(FLOW_VARIABLE);
+    let numbers =
+        text.split_once('/').and_then(|(max, window)| Some((max.parse().ok()?, window.parse().ok()?)));
+    let flow =
+        numbers.map(|(message_max, window)| Flow { message_max, window }).filter(|flow| flow.is_sound());
+    let flow = flow.ok_or_else(|| format!("{FLOW_VARIABLE} is `{text}`, which makes no sense"))?;
+    let _ = FLOW.set(Some(flow));
+    Ok(())
+}
+
+/// Whether the library that is loaded uses this other library, or has it in itself, by a text that it contains.
+pub(super) fn uses_library(installation: &Installation, name: &str, text: &[u8]) -> bool {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let is_loaded =
+        maps.lines().filter_map(|line| line.rsplit('/').next()).any(|file| file.starts_with(name));
+    is_loaded
+        || installation
+            .library
+            .as_deref()
+            .and_then(|library| fs::read(library).ok())
+            .is_some_and(|bytes| bytes.windows(text.len()).any(|window| window == text))
+}
