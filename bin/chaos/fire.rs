@@ -47,7 +47,10 @@ struct Field {
     dying: AtomicU32,
 }
 
-/// The whole host. Its figures are on its standard output, as one line of JSON.
+/// Where the host leaves its figures.
+pub(crate) const FIGURES: &str = "figures.json";
+
+/// The whole host. Its figures are in a file of the folder: anybody may write to its standard output.
 pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let seed = arguments.seed.unwrap_or_default();
     let journal = folder.join("journal");
@@ -80,7 +83,9 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let ended = work.finish();
     let stats = pool.stats();
     let after = Resources::of_this_process();
-    pool.shutdown();
+    if ended {
+        pool.shutdown();
+    }
     let entries = Entry::read_all(&journal)?;
     let executions = work.ledger.audit(&entries, &deaths.kills);
     let host = Host {
@@ -92,7 +97,8 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     };
     let figures =
         Figures::of(&host, &work.ledger, &stats, &deaths.detections, deaths.kills.len(), executions);
-    println!("{}", serde_json::to_string(&figures)?);
+    fs::write(folder.join(FIGURES), serde_json::to_string(&figures)?)
+        .context("the figures cannot be told")?;
     fs::remove_file(&journal).context("the journal cannot be removed")
 }
 

@@ -1,5 +1,6 @@
 //! Finds processes by what their environment says, without asking the pool, and kills them.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 /// In the environment of everything that the host starts, and of the host: which chaos it belongs to.
@@ -31,6 +32,15 @@ pub(crate) fn with(variable: &str, value: &str) -> Vec<Process> {
         (!is_dead).then_some(Process { id, parent })
     })
     .collect()
+}
+
+/// The segments of shared memory that these have mapped and that have a name.
+pub(crate) fn shared_memory(processes: &[Process]) -> BTreeSet<String> {
+    let maps =
+        processes.iter().filter_map(|process| fs::read_to_string(format!("/proc/{}/maps", process.id)).ok());
+    let is_shared = |line: &&str| line.contains(" /dev/shm/") && !line.ends_with(" (deleted)");
+    let name = |line: &str| line.split_whitespace().last().unwrap_or_default().to_owned();
+    maps.flat_map(|maps| maps.lines().filter(is_shared).map(name).collect::<Vec<_>>()).collect()
 }
 
 /// Sends a signal. Whoever is gone already is no error.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Arguments;
+use super::fire::FIGURES;
 use super::ledger::now;
 use super::report::Figures;
 use super::victims::{self, CHAOS};
@@ -21,8 +22,6 @@ use super::victims::{self, CHAOS};
 const HOST_LIMIT: Duration = Duration::from_secs(120);
 /// How long after the host's end everything of it is gone.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
-/// Where shared memory is.
-const SHARED_MEMORY: &str = "/dev/shm";
 
 /// Has a host come under fire, and prints what came of it. Whether all was well.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
@@ -35,7 +34,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let folder = tempfile::tempdir().context("there is no room for temporary files")?;
     let temporary = folder.path().join("tmp");
     fs::create_dir(&temporary)?;
-    let shared_before = names_in(SHARED_MEMORY);
     let mut host = Command::new(std::env::current_exe()?)
         .args(["chaos", "--seconds", &arguments.seconds.to_string(), "--seed", &seed.to_string()])
         .args(["--workers", &arguments.workers.to_string(), "--watched-in"])
@@ -43,24 +41,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         .env(CHAOS, &token)
         .env("TMPDIR", &temporary)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        // What an MPI says there is nothing for whoever reads the figures.
+        .stdout(std::io::stderr().as_fd().try_clone_to_owned()?)
         // Some launchers kill the host's group when they are upset.
         .process_group(0)
         .spawn()
         .context("the host cannot be started")?;
     end_with_this_process(host.id())?;
-    let mut told = host.stdout.take().context("the host has no output")?;
-    let listener = thread::spawn(move || {
-        let mut text = String::new();
-        told.read_to_string(&mut text).map(|_| text)
-    });
     let limit = Duration::from_secs(arguments.seconds.into()) + HOST_LIMIT;
-    let ended = await_end(&mut host, limit)?;
-    let left = left_behind(&token, &temporary, &shared_before);
-    // Whatever is left has the pipe, too.
+    let mut shared = BTreeSet::new();
+    let ended =
+        await_end(&mut host, limit, || shared.extend(victims::shared_memory(&victims::with(CHAOS, &token))))?;
+    let left = left_behind(&token, &temporary, &shared);
     left.processes.iter().for_each(|process| victims::kill(*process, libc::SIGKILL));
-    let text = listener.join().map_err(|_| anyhow::anyhow!("the listener panicked"))??;
-    let told = text.lines().last().and_then(|line| serde_json::from_str::<Figures>(line).ok());
+    let told = fs::read_to_string(folder.path().join(FIGURES)).ok();
+    let told = told.and_then(|text| serde_json::from_str::<Figures>(&text).ok());
     let host_failed = match (ended, &told) {
         (Some(status), Some(_)) if status.success() => None,
         (Some(status), _) => Some(describe(status)),
@@ -106,9 +101,14 @@ fn end_with_this_process(host: u32) -> anyhow::Result<()> {
 }
 
 /// How the host ended; `None` if it did not in time, and was killed.
-fn await_end(host: &mut Child, limit: Duration) -> anyhow::Result<Option<ExitStatus>> {
+fn await_end(
+    host: &mut Child,
+    limit: Duration,
+    mut meanwhile: impl FnMut(),
+) -> anyhow::Result<Option<ExitStatus>> {
     let until = Instant::now() + limit;
     loop {
+        meanwhile();
         if let Some(status) = host.try_wait()? {
             return Ok(Some(status));
         }
@@ -117,7 +117,7 @@ fn await_end(host: &mut Child, limit: Duration) -> anyhow::Result<Option<ExitSta
             host.wait()?;
             return Ok(None);
         }
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -141,11 +141,11 @@ impl Left {
     }
 }
 
-fn left_behind(token: &str, temporary: &std::path::Path, shared_before: &BTreeSet<String>) -> Left {
+fn left_behind(token: &str, temporary: &std::path::Path, shared: &BTreeSet<String>) -> Left {
     let look = || {
         let processes = victims::with(CHAOS, token).iter().map(|process| process.id).collect();
         let files = names_in(temporary).into_iter();
-        let shared = names_in(SHARED_MEMORY).into_iter().filter(|name| !shared_before.contains(name));
+        let shared = shared.iter().filter(|name| std::path::Path::new(name).exists()).cloned();
         Left { processes, files: files.chain(shared).collect() }
     };
     let until = Instant::now() + LEAVE_LIMIT;
