@@ -46,6 +46,8 @@ pub(crate) struct Family {
     pub(crate) farewell: Farewell,
     /// How a spawn returns whose worker has died on the way.
     pub(super) release: Release,
+    /// How the names of its segments of shared memory begin.
+    pub(super) segments: &'static [&'static str],
     /// Whether it must be able to write into the temporary directory.
     pub(super) needs_temporary_directory: bool,
     /// Environment variables that name network interfaces, several separated by commas.

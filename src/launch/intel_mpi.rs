@@ -45,6 +45,7 @@ pub(super) const FAMILY: Family = Family {
     // It waits for ever for the worker that was not disconnected.
     farewell: Farewell { finalizes_after_loss: false },
     release: Release::StandIn,
+    segments: &["Intel_MPI_"],
     needs_temporary_directory: false,
     interface_variables: &["I_MPI_HYDRA_IFACE", "FI_TCP_IFACE"],
 };

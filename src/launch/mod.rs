@@ -23,6 +23,7 @@ mod prepare;
 mod program;
 mod reach;
 mod record;
+mod segments;
 mod transport;
 
 pub(crate) use daemons::{Launchers, end_daemons};
@@ -41,4 +42,5 @@ pub(crate) use reach::{Hints, Site, ask, outlives_hosts, own_host_info, sites};
 pub(crate) use record::{
     NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role, guard_arguments, peer, role,
 };
+pub(crate) use segments::unlink_segments;
 pub(crate) use transport::flow;

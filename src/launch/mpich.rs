@@ -58,6 +58,7 @@ pub(super) const FAMILY: Family = Family {
                   a large transfer may end the host, the death of a guard ends all workers",
     farewell: Farewell { finalizes_after_loss: true },
     release: Release::StandIn,
+    segments: &["mpich_shm_"],
     needs_temporary_directory: false,
     interface_variables: &["HYDRA_IFACE", "FI_TCP_IFACE"],
 };

@@ -96,6 +96,7 @@ pub(super) const FAMILY: Family = Family {
     // begun with `MPI_Init` nobody can stand in for it ("Server not available"). The host waits in `PMIx_Lookup`
     // for the name of the worker; what is none makes the spawn fail, and hurts nothing.
     release: Release::Answer { port: "OMPI_PARENT_PORT", suffix: ":connect", answer: c"nobody" },
+    segments: &[],
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"],
 };

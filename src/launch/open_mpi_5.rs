@@ -97,6 +97,7 @@ pub(super) const FAMILY: Family = Family {
     // takes any answer for the names of processes and would crash over one without a dot; all processes of a job,
     // and no number of them, is what it refuses.
     release: Release::Answer { port: "OMPI_PARENT_PORT", suffix: ":connect", answer: c"nobody.*" },
+    segments: &[],
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "PRTE_MCA_prte_if_include"],
 };

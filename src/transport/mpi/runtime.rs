@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mpi::Threading;
 use mpi::environment;
+use mpi::traits::*;
 
 use super::ffi::{self, Comm};
 use crate::error::BuildError;
@@ -203,7 +204,11 @@ fn initialize(level: Threading) -> bool {
     match environment::initialize_with_threading(level) {
         Some((universe, _provided)) => {
             // Dropping it would disconnect the parent and finalize, even while unwinding.
+            let is_alone = universe.world().size() == 1;
             std::mem::forget(universe);
+            if is_alone {
+                launch::unlink_segments();
+            }
             true
         }
         None => false,

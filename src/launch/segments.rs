@@ -1,0 +1,41 @@
+//! Segments of shared memory that an MPI gives a name, so that processes of one job on one machine find them.
+//!
+//! A process that is killed leaves its segment behind, and megabytes of memory with it, until somebody removes
+//! the name. A job of one process has nobody who would look for it: so the name goes as soon as it is mapped.
+
+use std::fs;
+
+use super::family::Family;
+
+const FOLDER: &str = "/dev/shm/";
+
+/// Removes the names of the segments that this process, the only one of its job, has mapped.
+pub(crate) fn unlink_segments() {
+    let family = mpi::environment::library_version().ok().and_then(|version| Family::of(&version));
+    let Some(family) = family.filter(|family| !family.segments.is_empty()) else { return };
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    for path in ours(&maps, family.segments) {
+        // It may have gone since, with the one before: a segment is mapped in several parts.
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn ours<'a>(maps: &'a str, prefixes: &'a [&str]) -> impl Iterator<Item = &'a str> {
+    let paths = maps.lines().filter_map(|line| line.find(FOLDER).map(|at| &line[at..]));
+    paths.filter(|path| prefixes.iter().any(|prefix| path[FOLDER.len()..].starts_with(prefix)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ours;
+
+    #[test]
+    fn only_segments_of_the_mpi_are_found() {
+        let maps = "7f00-7f01 rw-s 00000000 00:1a 7   /dev/shm/mpich_shm_1f_0\n\
+                    7f01-7f02 rw-s 00000000 00:1a 8   /dev/shm/of_the_host\n\
+                    7f02-7f03 r--p 00000000 00:1a 9   /usr/lib/mpich_shm_lib.so\n\
+                    7f03-7f04 rw-s 00000000 00:1a 7   /dev/shm/mpich_shm_1f_0 (deleted)\n";
+        let found: Vec<_> = ours(maps, &["mpich_shm_"]).collect();
+        assert_eq!(found, ["/dev/shm/mpich_shm_1f_0", "/dev/shm/mpich_shm_1f_0 (deleted)"]);
+    }
+}
