@@ -20,7 +20,7 @@ use super::victims::{self, CHAOS, Process, WORKER};
 /// Tasks under way at once.
 const UNDER_WAY_MAX: usize = 200;
 /// Bytes of payload under way at once.
-const BYTES_MAX: usize = 160 << 20;
+const BYTES_MAX: usize = 100 << 20;
 /// Workers that have nothing to do leave soon, so that they come and go all the time.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(300);
 const STOP_GRACE: Duration = Duration::from_millis(100);
@@ -30,10 +30,10 @@ const STALL_TIMEOUT: Duration = Duration::from_millis(150);
 const BUSY: Duration = Duration::from_millis(2000);
 const PAUSE: Duration = Duration::from_millis(700);
 /// Between two large payloads.
-const LARGE_EVERY: Duration = Duration::from_millis(1900);
+const LARGE_EVERY: Duration = Duration::from_millis(4900);
 const LARGE: usize = 64 << 20;
 /// On average, between two deaths from outside.
-const KILL_EVERY: Duration = Duration::from_millis(150);
+const KILL_EVERY: Duration = Duration::from_millis(250);
 /// How long the tasks that are under way at the end may take.
 const END_LIMIT: Duration = Duration::from_secs(60);
 /// A death that is not seen by then was no death.
@@ -184,28 +184,28 @@ impl<'a> Work<'a> {
         let millis = |rng: &mut Rng, range: std::ops::Range<u64>| rng.u64(range);
         let id = self.next;
         match self.rng.u32(..1000) {
-            0..850 => {
+            0..930 => {
                 let length = self.rng.usize(..4 << 10);
                 self.translate(length)
             }
-            850..900 => {
-                let length = self.rng.usize(64 << 10..2 << 20);
+            930..935 => {
+                let length = self.rng.usize(64 << 10..1 << 20);
                 self.translate(length)
             }
-            900..930 => {
+            935..960 => {
                 let call = nap(id, millis(&mut self.rng, 1..60));
                 self.submit(call, Expected::Returns)
             }
-            930..960 => self.submit(fail(id), Expected::Fails),
-            960..975 => {
+            960..980 => self.submit(fail(id), Expected::Fails),
+            980..990 => {
                 let call = nap(id, millis(&mut self.rng, 5..300));
                 self.submit(call, Expected::ReturnsOrIsCancelled)
             }
-            975..985 => {
+            990..995 => {
                 let call = nap(id, millis(&mut self.rng, 1..40)).idempotent(false);
                 self.submit(call, Expected::ReturnsOnce)
             }
-            985..990 => self.submit(stall(id).timeout(STALL_TIMEOUT), Expected::IsOverdue),
+            995..998 => self.submit(stall(id).timeout(STALL_TIMEOUT), Expected::IsOverdue),
             _ => {
                 self.field.dying.fetch_add(1, Ordering::Relaxed);
                 let way = Way::ALL[self.rng.usize(..Way::ALL.len())];
