@@ -40,4 +40,4 @@ pub(crate) use reach::{Hints, Site, ask, outlives_hosts, own_host_info, sites};
 pub(crate) use record::{
     NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role, guard_arguments, peer, role,
 };
-pub(crate) use transport::flow;
+pub(crate) use transport::{check_containment, flow};

@@ -54,8 +54,8 @@ pub(super) const FAMILY: Family = Family {
         host_only: MOMENTARY,
         flow: Some(PORTIONS),
     }),
-    containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; a death in the middle of \
-                  a large transfer may end the host, the death of a guard ends all workers",
+    containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; the death of a guard \
+                  ends all workers",
     farewell: Farewell { finalizes_after_loss: true },
     needs_temporary_directory: false,
     interface_variables: &["HYDRA_IFACE", "FI_TCP_IFACE"],

@@ -88,7 +88,7 @@ pub(super) const FAMILY: Family = Family {
         host_only: &[],
         flow: None,
     }),
-    containment: "the guard, with `orte_enable_recovery`; a death in the middle of a transfer may end the host",
+    containment: "the guard, with `orte_enable_recovery`",
     farewell: Farewell { finalizes_after_loss: true },
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"],

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use super::family::{Family, Setting, Survivable, Value};
 use super::installation::Installation;
 use crate::containment::{Containment, VARIABLE};
+use crate::error::BuildError;
 use crate::finding::Finding;
 use crate::process;
 use crate::wire::flow::Flow;
@@ -43,10 +44,13 @@ pub(super) fn choose(family: Option<&'static Family>, installation: &Installatio
         |finding| Transport { containment: Containment::Fast, flow: None, finding, settings: Vec::new() };
     match wish {
         Err(finding) => fast(finding),
-        Ok(Containment::Fast) => fast(Finding::ok(
-            CHECK,
-            format!("fast, as {VARIABLE} says: a death in the middle of a transfer may end this process"),
-        )),
+        Ok(Containment::Fast) => {
+            let found = format!(
+                "fast, as {VARIABLE} says: a worker's death in the middle of a transfer may end this process"
+            );
+            let remedy = Some(format!("if it is not to, export {VARIABLE}=survivable"));
+            fast(Finding { remedy, ..Finding::ok(CHECK, found) })
+        }
         Ok(Containment::Survivable) => match survivable(family, installation) {
             Ok(means) => {
                 let found =
@@ -118,6 +122,31 @@ impl Transport {
             .chain(self.flow.map(|flow| format!("{FLOW_VARIABLE}={}/{}", flow.message_max, flow.window)))
             .collect();
     }
+}
+
+/// Refuses a pool that is to have another containment than it would have: `has`, or, as long as MPI has not been
+/// started, what was prepared.
+pub(crate) fn check_containment(
+    asked: Option<Containment>,
+    has: Option<Containment>,
+) -> Result<(), BuildError> {
+    let Some((asked, prepared)) = asked.zip(super::prepared()) else { return Ok(()) };
+    let transport = &prepared.transport;
+    let has = has.unwrap_or(transport.containment);
+    if asked == has {
+        return Ok(());
+    }
+    let reason = match (asked, transport.containment) {
+        (Containment::Survivable, Containment::Survivable) => {
+            "the host has initialized MPI itself, so that nothing is known of it; build the pool first"
+                .to_owned()
+        }
+        (Containment::Survivable, Containment::Fast) => transport.finding.to_string(),
+        (Containment::Fast, _) => {
+            format!("that is chosen when the process starts; export {VARIABLE}=fast before that")
+        }
+    };
+    Err(BuildError::Containment { asked, has, reason })
 }
 
 /// Before the name of a variable that guard and worker are not to have.

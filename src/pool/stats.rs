@@ -1,5 +1,6 @@
 //! A pool's numbers at one moment.
 
+use crate::containment::Containment;
 use crate::core;
 
 /// How many workers and tasks a pool has at one moment, and has had.
@@ -26,6 +27,7 @@ pub struct Stats {
     pub spawn_failures: u64,
     /// Ready workers lost so far.
     pub losses: u64,
+    containment: Containment,
 }
 
 impl Stats {
@@ -41,7 +43,20 @@ impl Stats {
             spawns: core.spawns,
             spawn_failures: core.spawn_failures,
             losses: core.losses,
+            containment: Containment::default(),
         }
+    }
+
+    pub(super) fn with(self, containment: Containment) -> Self {
+        Self { containment, ..self }
+    }
+
+    /// What the death of a worker may do to this process in the middle of a transfer: what the pool really has,
+    /// which is [`Containment::Fast`] wherever nothing better is known. That of in-memory workers is what was asked
+    /// for: nothing of theirs is ever in the middle of a transfer.
+    #[must_use]
+    pub fn containment(&self) -> Containment {
+        self.containment
     }
 
     /// Workers that exist or are being started.

@@ -53,16 +53,20 @@ pub(crate) fn workers_die_in_mid_transfer() -> anyhow::Result<()> {
         // Whatever becomes of the tasks, the killer ends.
         killer.join().expect("the killer does not panic").and(echoed)
     })?;
-    println!("{deaths} deaths, {submitted} tasks, {lost} of them lost, in {:?}", begun.elapsed());
-    eventually("the last loss to be noticed", || pool.stats().losses == deaths)?;
+    let took = begun.elapsed();
+    eventually("the last loss to be noticed", || pool.stats().losses >= deaths)?;
+    // An MPI that loses its peer may abort a worker too.
+    let others = pool.stats().losses - deaths;
+    println!("{deaths} deaths, {others} others, {submitted} tasks, {lost} of them lost, in {took:?}");
 
-    // The pool goes on, and has replaced every worker.
+    // The pool goes on, and replaces every worker.
     for x in 0..100 {
         ensure!(result(pool.submit(double(x))?)? == 2 * x);
     }
     eventually("two workers to be ready", || pool.stats().workers_ready() == 2)?;
-    let spawns = pool.stats().spawns;
-    ensure!(spawns == deaths + 2, "{spawns} spawns");
+    let stats = pool.stats();
+    ensure!(stats.spawns >= deaths + 2, "{stats:?}");
+    pool.shutdown();
     Ok(())
 }
 
@@ -107,17 +111,24 @@ fn kill_workers(folder: &Path, deaths: u64, seed: u64, answered: &AtomicU64) -> 
         })?;
         thread::sleep(Duration::from_micros(mix(dice) % 100_000));
         let victim = workers[(dice >> 32) as usize % workers.len()];
-        kill_process(victim, Signal::KILL).context("the victim has died before")?;
+        // It may have ended by itself at this very moment.
+        let _ = kill_process(victim, Signal::KILL);
         fs::remove_file(folder.join(victim.as_raw_nonzero().to_string()))?;
     }
     Ok(())
 }
 
-/// The workers' processes, by the files that they leave, in some order that does not change.
+/// The workers' processes that live, by the files that they left, in an order that does not change.
 fn enrolled(folder: &Path) -> Vec<Pid> {
     let files = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut pids: Vec<i32> =
         files.filter_map(|file| file.file_name().to_str().and_then(|name| name.parse().ok())).collect();
+    // One that has ended is its guard's child until that has taken notice.
+    let lives = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    pids.retain(lives);
     pids.sort_unstable();
     pids.into_iter().filter_map(Pid::from_raw).collect()
 }
