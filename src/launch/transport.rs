@@ -119,7 +119,7 @@ impl Transport {
         self.settings = names
             .filter_map(|setting| Some(format!("{}={}", setting.name, env::var(setting.name).ok()?)))
             .chain(host_only.map(|setting| format!("{NOT}{}", setting.name)))
-            .chain(self.flow.map(|flow| format!("{FLOW_VARIABLE}={}/{}", flow.message_max, flow.window)))
+            .chain(self.flow.map(|flow| format!("{FLOW_VARIABLE}={}", tell_flow(flow))))
             .collect();
     }
 }
@@ -180,13 +180,20 @@ pub(super) fn agree(settings: &[String]) {
 pub(super) fn take_flow() -> Result<(), String> {
     let Ok(text) = env::var(FLOW_VARIABLE) else { return Ok(()) };
     process::remove_variable(FLOW_VARIABLE);
-    let numbers =
-        text.split_once('/').and_then(|(max, window)| Some((max.parse().ok()?, window.parse().ok()?)));
     let flow =
-        numbers.map(|(message_max, window)| Flow { message_max, window }).filter(|flow| flow.is_sound());
-    let flow = flow.ok_or_else(|| format!("{FLOW_VARIABLE} is `{text}`, which makes no sense"))?;
+        parse_flow(&text).ok_or_else(|| format!("{FLOW_VARIABLE} is `{text}`, which makes no sense"))?;
     let _ = FLOW.set(Some(flow));
     Ok(())
+}
+
+fn tell_flow(flow: Flow) -> String {
+    format!("{}/{}", flow.message_max, flow.window)
+}
+
+fn parse_flow(text: &str) -> Option<Flow> {
+    let (message_max, window) = text.split_once('/')?;
+    let flow = Flow { message_max: message_max.parse().ok()?, window: window.parse().ok()? };
+    flow.is_sound().then_some(flow)
 }
 
 /// Whether the library that is loaded uses this other library, or has it in itself, by a text that it contains.
@@ -200,4 +207,27 @@ pub(super) fn uses_library(installation: &Installation, name: &str, text: &[u8])
             .as_deref()
             .and_then(|library| fs::read(library).ok())
             .is_some_and(|bytes| bytes.windows(text.len()).any(|window| window == text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::family::FAMILIES;
+    use super::*;
+
+    #[test]
+    fn a_worker_reads_what_its_host_told() {
+        let flow = Flow { message_max: 1000, window: 4000 };
+        assert_eq!(parse_flow(&tell_flow(flow)), Some(flow));
+        for nonsense in ["", "1000", "1000/x", "0/0", "0/4000", "4000/4000", "-1/4000"] {
+            assert_eq!(parse_flow(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn what_survives_can_be_set_and_keeps_moving() {
+        for means in FAMILIES.into_iter().flat_map(|family| family.survivable.iter()) {
+            assert!(means.flow.is_none_or(Flow::is_sound), "{means:?}");
+            assert!(means.settings().all(|setting| matches!(setting.value, Value::Set(_))), "{means:?}");
+        }
+    }
 }

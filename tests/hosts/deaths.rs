@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use offshoot::{Handle, Pool, TaskError};
+use offshoot::{BuildError, Containment, Handle, Pool, TaskError};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_bytes::ByteBuf;
 
@@ -67,6 +67,34 @@ pub(crate) fn workers_die_in_mid_transfer() -> anyhow::Result<()> {
     let stats = pool.stats();
     ensure!(stats.spawns >= deaths + 2, "{stats:?}");
     pool.shutdown();
+    Ok(())
+}
+
+/// As the test has set the variable, and no otherwise.
+pub(crate) fn containment_is_what_was_chosen() -> anyhow::Result<()> {
+    let (chosen, other) = match env::var("OFFSHOOT_CONTAINMENT").as_deref() {
+        Ok("fast") => (Containment::Fast, Containment::Survivable),
+        Ok("survivable") | Err(_) => (Containment::Survivable, Containment::Fast),
+        Ok(wrong) => {
+            match Pool::builder().build() {
+                Err(BuildError::Preflight(finding)) => ensure!(finding.found.contains(wrong), "{finding}"),
+                other => bail!("{wrong} is no containment, and a pool was built: {other:?}"),
+            }
+            return Ok(());
+        }
+    };
+    match Pool::builder().containment(other).build() {
+        Err(error @ BuildError::Containment { asked, has, .. }) => {
+            ensure!(asked == other && has == chosen, "{error}");
+            ensure!(error.to_string().contains("OFFSHOOT_CONTAINMENT"), "{error}");
+        }
+        built => bail!("{other} was asked for in a process with {chosen}, and not refused: {built:?}"),
+    }
+    for builder in [Pool::builder(), Pool::builder().containment(chosen)] {
+        let pool = builder.workers(0..=1).build()?;
+        ensure!(pool.stats().containment() == chosen, "{:?}", pool.stats());
+        ensure!(result(pool.submit(double(21))?)? == 42);
+    }
     Ok(())
 }
 
