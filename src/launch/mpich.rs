@@ -63,10 +63,10 @@ pub(super) const FAMILY: Family = Family {
 
 /// The library aborts its process at every error of libfabric, thus when a peer dies in the middle of a
 /// message. What fits into the buffers of a TCP connection is never in the middle.
-pub(super) const PORTIONS: Flow = Flow { message_max: 16 << 10, window: 64 << 10 };
+const PORTIONS: Flow = Flow { message_max: 16 << 10, window: 64 << 10 };
 
 /// A guard or worker must not have it: what it would give up after so many tries is its first connection.
-pub(super) const MOMENTARY: &[Setting] = &[Setting {
+const MOMENTARY: &[Setting] = &[Setting {
     name: "MPIR_CVAR_CH4_OFI_MAX_EAGAIN_RETRY",
     value: Value::Set("2000"),
     when: When::Always,

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use offshoot::{BuildError, Containment, Handle, Pool, TaskError};
+use offshoot::{BuildError, Containment, Diagnosis, Finding, Handle, Pool, Status, TaskError};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_bytes::ByteBuf;
 
@@ -39,6 +39,11 @@ pub(crate) fn workers_die_in_mid_transfer() -> anyhow::Result<()> {
         .attempts_max(100)
         .initializer(enroll(folder.path().to_owned()))
         .build()?;
+    // A test that chooses the fast transport by name wants to see what it does.
+    if pool.stats().containment() == Containment::Fast && env::var_os("OFFSHOOT_CONTAINMENT").is_none() {
+        println!("skipped: with this MPI it is not promised that the host lives");
+        return Ok(());
+    }
     let payloads: Vec<ByteBuf> = (0..4).map(|index| ByteBuf::from(pattern(seed + index, size))).collect();
     let sums: Vec<u64> = payloads.iter().map(|payload| checksum(payload)).collect();
     let (answered, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -74,7 +79,8 @@ pub(crate) fn workers_die_in_mid_transfer() -> anyhow::Result<()> {
 pub(crate) fn containment_is_what_was_chosen() -> anyhow::Result<()> {
     let (chosen, other) = match env::var("OFFSHOOT_CONTAINMENT").as_deref() {
         Ok("fast") => (Containment::Fast, Containment::Survivable),
-        Ok("survivable") | Err(_) => (Containment::Survivable, Containment::Fast),
+        Ok("survivable") | Err(_) if can_survive() => (Containment::Survivable, Containment::Fast),
+        Ok("survivable") | Err(_) => (Containment::Fast, Containment::Survivable),
         Ok(wrong) => {
             match Pool::builder().build() {
                 Err(BuildError::Preflight(finding)) => ensure!(finding.found.contains(wrong), "{finding}"),
@@ -86,7 +92,8 @@ pub(crate) fn containment_is_what_was_chosen() -> anyhow::Result<()> {
     match Pool::builder().containment(other).build() {
         Err(error @ BuildError::Containment { asked, has, .. }) => {
             ensure!(asked == other && has == chosen, "{error}");
-            ensure!(error.to_string().contains("OFFSHOOT_CONTAINMENT"), "{error}");
+            let says_how = error.to_string().contains("OFFSHOOT_CONTAINMENT");
+            ensure!(says_how || !can_survive(), "{error}");
         }
         built => bail!("{other} was asked for in a process with {chosen}, and not refused: {built:?}"),
     }
@@ -96,6 +103,12 @@ pub(crate) fn containment_is_what_was_chosen() -> anyhow::Result<()> {
         ensure!(result(pool.submit(double(21))?)? == 42);
     }
     Ok(())
+}
+
+/// Whether something is known that survives, with this MPI.
+fn can_survive() -> bool {
+    let is_about = |finding: &Finding| finding.check == "containment" && finding.status == Status::Warning;
+    Diagnosis::make().is_some_and(|diagnosis| !diagnosis.findings.iter().any(is_about))
 }
 
 /// Echoes payloads until it is over; each is answered once, as it should be. Returns how many there were, and how many of
