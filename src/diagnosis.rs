@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::containment::Containment;
 use crate::finding::{Finding, Status};
 use crate::launch::{self, Outcome, Prepared};
 use crate::slots::{Slots, SlotsError};
@@ -29,8 +30,10 @@ pub struct Diagnosis {
     pub universe_size: Option<i32>,
     /// Whether one thread may spawn while another sends and receives, and what that costs.
     pub spawn_thread: Option<&'static str>,
-    /// What stands between this process and a worker's death.
-    pub containment: Option<&'static str>,
+    /// What a worker's death may do to this process in the middle of a transfer.
+    pub containment: Containment,
+    /// What stands between this process and a worker's death at any other time.
+    pub contained_by: Option<&'static str>,
     /// The hosts and how many workers fit on each, if that can be told.
     pub slots: Option<Slots>,
     /// Environment variables that this MPI needs, and what became of each.
@@ -99,7 +102,8 @@ impl Diagnosis {
             thread_level: facts.map(|facts| facts.thread_level),
             universe_size: facts.and_then(|facts| facts.universe_size),
             spawn_thread: family.map(|family| family.spawn_thread),
-            containment: family.map(|family| family.containment),
+            containment: facts.map_or(prepared.transport.containment, |facts| facts.containment),
+            contained_by: family.map(|family| family.containment),
             environment: environment(prepared),
             slots: slots.ok(),
             findings,

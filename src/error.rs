@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::containment::Containment;
 use crate::finding::Finding;
 use crate::ids::{ProgramId, TaskId, WorkerId};
 use crate::slots::SlotsError;
@@ -375,6 +376,16 @@ pub enum BuildError {
         /// The executable.
         program: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The pool was to have another containment than this process has.
+    #[error("a pool with {asked} containment was asked for, and this process has {has}: {reason}")]
+    Containment {
+        /// What [`Builder::containment`](crate::Builder::containment) asked for.
+        asked: Containment,
+        /// What a pool of this process has.
+        has: Containment,
+        /// Why, and what to do.
         reason: String,
     },
     /// A setting makes no sense.

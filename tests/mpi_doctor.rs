@@ -50,6 +50,40 @@ fn json_is_one_object_with_everything_in_it() {
 }
 
 #[test]
+fn containment_is_shown() {
+    for (chosen, status) in [("survivable", "ok"), ("fast", "ok"), ("none", "failure")] {
+        let subcommand = subcommand("doctor", ["--json", "--look-only"]).env("OFFSHOOT_CONTAINMENT", chosen);
+        let ended = subcommand.finish().code(if status == "ok" { 0 } else { 1 });
+        let report: Value = serde_json::from_slice(&ended.stdout).expect("it is JSON");
+        let findings = report["findings"].as_array().expect("it is a list");
+        let finding =
+            findings.iter().find(|finding| finding["check"] == "containment").expect("it is looked at");
+        // Not every build of every MPI has what it takes; then that is said.
+        if chosen == "survivable" && finding["status"] == "warning" {
+            assert!(report["containment"] == "fast" && finding["remedy"].is_string(), "{report}");
+            continue;
+        }
+        assert_eq!(finding["status"], status, "{finding}");
+        assert_eq!(report["containment"], if chosen == "survivable" { chosen } else { "fast" });
+    }
+}
+
+#[test]
+fn a_transport_of_the_users_is_left_and_not_trusted() {
+    // What each MPI is told; this is none of what survives.
+    let theirs = [("UCX_TLS", "all"), ("OMPI_MCA_btl_tcp_flags", "put,send"), ("FI_PROVIDER", "shm")];
+    let subcommand = subcommand("doctor", ["--json", "--look-only"]);
+    let subcommand =
+        theirs.into_iter().fold(subcommand, |subcommand, (name, value)| subcommand.env(name, value));
+    let ended = subcommand.finish().code(0);
+    let report: Value = serde_json::from_slice(&ended.stdout).expect("it is JSON");
+    assert_eq!(report["containment"], "fast");
+    let findings = report["findings"].as_array().expect("it is a list");
+    let finding = findings.iter().find(|finding| finding["check"] == "containment").expect("it is looked at");
+    assert_eq!(finding["status"], "warning");
+}
+
+#[test]
 fn what_is_wrong_comes_with_a_remedy_and_nothing_is_spawned() {
     let ended = subcommand("doctor", ["--json"]).env("OFFSHOOT_HOSTFILE", "/nowhere/hosts").finish().code(1);
     let report: Value = serde_json::from_slice(&ended.stdout).expect("it is JSON");

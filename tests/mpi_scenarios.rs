@@ -66,6 +66,15 @@ fn the_host_has_mpi_at_a_low_level() {
     }
 }
 
+#[test]
+fn containment_is_what_was_chosen() {
+    const VARIABLE: &str = "OFFSHOOT_CONTAINMENT";
+    Scenario::new("containment_is_what_was_chosen").without(VARIABLE).run();
+    for chosen in ["survivable", "fast", "both"] {
+        Scenario::new("containment_is_what_was_chosen").env(VARIABLE, chosen).run();
+    }
+}
+
 /// By payload: whole frames, what an MPI sends eagerly and what by rendezvous, frames in chunks.
 #[test]
 fn workers_die_in_mid_transfer_of_kilobytes() {
@@ -101,6 +110,7 @@ fn every_scenario_is_run() {
     let by_hand = [
         "the_host_has_mpi_at_a_low_level",
         "workers_die_in_mid_transfer",
+        "containment_is_what_was_chosen",
         "hangs",
         "leaves_a_process_behind",
     ];

@@ -82,7 +82,8 @@ impl Report {
             }
         }
         row(out, "spawning", spawn_thread.unwrap_or("unknown"))?;
-        row(out, "containment", self.diagnosis.containment.unwrap_or("unknown"))
+        row(out, "containment", &self.diagnosis.containment.to_string())?;
+        row(out, "contained by", self.diagnosis.contained_by.unwrap_or("unknown"))
     }
 
     fn print_environment(&self, out: &mut impl Write) -> io::Result<()> {

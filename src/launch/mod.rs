@@ -43,4 +43,4 @@ pub(crate) use record::{
     NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role, guard_arguments, peer, role,
 };
 pub(crate) use segments::unlink_segments;
-pub(crate) use transport::flow;
+pub(crate) use transport::{check_containment, flow};

@@ -54,8 +54,8 @@ pub(super) const FAMILY: Family = Family {
         host_only: MOMENTARY,
         flow: Some(PORTIONS),
     }),
-    containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; a death in the middle of \
-                  a large transfer may end the host, the death of a guard ends all workers",
+    containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; the death of a guard \
+                  ends all workers",
     farewell: Farewell { finalizes_after_loss: true },
     release: Release::StandIn,
     segments: &["mpich_shm_"],
@@ -65,10 +65,10 @@ pub(super) const FAMILY: Family = Family {
 
 /// The library aborts its process at every error of libfabric, thus when a peer dies in the middle of a
 /// message. What fits into the buffers of a TCP connection is never in the middle.
-pub(super) const PORTIONS: Flow = Flow { message_max: 16 << 10, window: 64 << 10 };
+const PORTIONS: Flow = Flow { message_max: 16 << 10, window: 64 << 10 };
 
 /// A guard or worker must not have it: what it would give up after so many tries is its first connection.
-pub(super) const MOMENTARY: &[Setting] = &[Setting {
+const MOMENTARY: &[Setting] = &[Setting {
     name: "MPIR_CVAR_CH4_OFI_MAX_EAGAIN_RETRY",
     value: Value::Set("2000"),
     when: When::Always,

@@ -90,7 +90,7 @@ pub(super) const FAMILY: Family = Family {
         host_only: &[],
         flow: None,
     }),
-    containment: "the guard, with `orte_enable_recovery`; a death in the middle of a transfer may end the host",
+    containment: "the guard, with `orte_enable_recovery`",
     farewell: Farewell { finalizes_after_loss: true },
     // `orted` knows a process no more whose last connection is gone, so that from a few milliseconds after it has
     // begun with `MPI_Init` nobody can stand in for it ("Server not available"). The host waits in `PMIx_Lookup`

@@ -90,7 +90,7 @@ pub(super) const FAMILY: Family = Family {
         host_only: &[],
         flow: None,
     }),
-    containment: "the guard, with fault tolerance enabled; a death in the middle of a large transfer may hang it",
+    containment: "the guard, with fault tolerance enabled",
     // It says goodbye to those whom it has never talked to, and crashes if one of them is gone.
     farewell: Farewell { finalizes_after_loss: false },
     // From a few milliseconds after a worker has begun with `MPI_Init` a guard in its place waits for ever. The host

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use super::family::{Family, Setting, Survivable, Value};
 use super::installation::Installation;
 use crate::containment::{Containment, VARIABLE};
+use crate::error::BuildError;
 use crate::finding::Finding;
 use crate::process;
 use crate::wire::flow::Flow;
@@ -43,10 +44,13 @@ pub(super) fn choose(family: Option<&'static Family>, installation: &Installatio
         |finding| Transport { containment: Containment::Fast, flow: None, finding, settings: Vec::new() };
     match wish {
         Err(finding) => fast(finding),
-        Ok(Containment::Fast) => fast(Finding::ok(
-            CHECK,
-            format!("fast, as {VARIABLE} says: a death in the middle of a transfer may end this process"),
-        )),
+        Ok(Containment::Fast) => {
+            let found = format!(
+                "fast, as {VARIABLE} says: a worker's death in the middle of a transfer may end this process"
+            );
+            let remedy = Some(format!("if it is not to, export {VARIABLE}=survivable"));
+            fast(Finding { remedy, ..Finding::ok(CHECK, found) })
+        }
         Ok(Containment::Survivable) => match survivable(family, installation) {
             Ok(means) => {
                 let found =
@@ -115,9 +119,34 @@ impl Transport {
         self.settings = names
             .filter_map(|setting| Some(format!("{}={}", setting.name, env::var(setting.name).ok()?)))
             .chain(host_only.map(|setting| format!("{NOT}{}", setting.name)))
-            .chain(self.flow.map(|flow| format!("{FLOW_VARIABLE}={}/{}", flow.message_max, flow.window)))
+            .chain(self.flow.map(|flow| format!("{FLOW_VARIABLE}={}", tell_flow(flow))))
             .collect();
     }
+}
+
+/// Refuses a pool that is to have another containment than it would have: `has`, or, as long as MPI has not been
+/// started, what was prepared.
+pub(crate) fn check_containment(
+    asked: Option<Containment>,
+    has: Option<Containment>,
+) -> Result<(), BuildError> {
+    let Some((asked, prepared)) = asked.zip(super::prepared()) else { return Ok(()) };
+    let transport = &prepared.transport;
+    let has = has.unwrap_or(transport.containment);
+    if asked == has {
+        return Ok(());
+    }
+    let reason = match (asked, transport.containment) {
+        (Containment::Survivable, Containment::Survivable) => {
+            "the host has initialized MPI itself, so that nothing is known of it; build the pool first"
+                .to_owned()
+        }
+        (Containment::Survivable, Containment::Fast) => transport.finding.to_string(),
+        (Containment::Fast, _) => {
+            format!("that is chosen when the process starts; export {VARIABLE}=fast before that")
+        }
+    };
+    Err(BuildError::Containment { asked, has, reason })
 }
 
 /// Before the name of a variable that guard and worker are not to have.
@@ -151,13 +180,20 @@ pub(super) fn agree(settings: &[String]) {
 pub(super) fn take_flow() -> Result<(), String> {
     let Ok(text) = env::var(FLOW_VARIABLE) else { return Ok(()) };
     process::remove_variable(FLOW_VARIABLE);
-    let numbers =
-        text.split_once('/').and_then(|(max, window)| Some((max.parse().ok()?, window.parse().ok()?)));
     let flow =
-        numbers.map(|(message_max, window)| Flow { message_max, window }).filter(|flow| flow.is_sound());
-    let flow = flow.ok_or_else(|| format!("{FLOW_VARIABLE} is `{text}`, which makes no sense"))?;
+        parse_flow(&text).ok_or_else(|| format!("{FLOW_VARIABLE} is `{text}`, which makes no sense"))?;
     let _ = FLOW.set(Some(flow));
     Ok(())
+}
+
+fn tell_flow(flow: Flow) -> String {
+    format!("{}/{}", flow.message_max, flow.window)
+}
+
+fn parse_flow(text: &str) -> Option<Flow> {
+    let (message_max, window) = text.split_once('/')?;
+    let flow = Flow { message_max: message_max.parse().ok()?, window: window.parse().ok()? };
+    flow.is_sound().then_some(flow)
 }
 
 /// Whether the library that is loaded uses this other library, or has it in itself, by a text that it contains.
@@ -171,4 +207,27 @@ pub(super) fn uses_library(installation: &Installation, name: &str, text: &[u8])
             .as_deref()
             .and_then(|library| fs::read(library).ok())
             .is_some_and(|bytes| bytes.windows(text.len()).any(|window| window == text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::family::FAMILIES;
+    use super::*;
+
+    #[test]
+    fn a_worker_reads_what_its_host_told() {
+        let flow = Flow { message_max: 1000, window: 4000 };
+        assert_eq!(parse_flow(&tell_flow(flow)), Some(flow));
+        for nonsense in ["", "1000", "1000/x", "0/0", "0/4000", "4000/4000", "-1/4000"] {
+            assert_eq!(parse_flow(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn what_survives_can_be_set_and_keeps_moving() {
+        for means in FAMILIES.into_iter().flat_map(|family| family.survivable.iter()) {
+            assert!(means.flow.is_none_or(Flow::is_sound), "{means:?}");
+            assert!(means.settings().all(|setting| matches!(setting.value, Value::Set(_))), "{means:?}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::unbounded;
 
 use super::{Pool, Shared};
+use crate::containment::Containment;
 use crate::core::Config;
 use crate::driver::mpi_thread::MpiThread;
 use crate::driver::{Driver, Turnable, run_drivers};
@@ -18,7 +19,7 @@ use crate::launch::{self, Program, Site};
 use crate::slots::{Slots, SlotsError, Source};
 use crate::task::{Call, Registry, Task};
 use crate::transport::loopback::LoopbackTransport;
-use crate::transport::mpi::MpiTransport;
+use crate::transport::mpi::{self, MpiTransport};
 use crate::transport::{Doorbell, Pulse};
 
 /// Unfinished tasks that a pool holds before `submit` waits.
@@ -47,6 +48,7 @@ pub struct Builder {
     host_file: Option<PathBuf>,
     oversubscribe: bool,
     queue_max: usize,
+    containment: Option<Containment>,
     program: Program,
     backend: Backend,
 }
@@ -65,6 +67,7 @@ impl Default for Builder {
             host_file: None,
             oversubscribe: false,
             queue_max: QUEUE_MAX,
+            containment: None,
             program: Program::this_executable(),
             backend: Backend::Mpi,
         }
@@ -154,6 +157,16 @@ impl Builder {
         self
     }
 
+    /// What the death of a worker may do to this process in the middle of a transfer. By default what this process was
+    /// prepared for, which is [`Containment::Survivable`] where that can be had.
+    ///
+    /// It is the environment variable `OFFSHOOT_CONTAINMENT` that chooses ([`Containment`] says why); a pool that
+    /// is told here what it needs is refused where it would have something else.
+    pub fn containment(mut self, containment: Containment) -> Self {
+        self.containment = Some(containment);
+        self
+    }
+
     /// Uses in-memory workers, threads of this process, in place of MPI. Everything else is the same,
     /// and everything is really serialized. For tests.
     pub fn loopback(self) -> Self {
@@ -170,7 +183,7 @@ impl Builder {
     ///
     /// # Errors
     /// [`BuildError`]: a setting makes no sense, `offshoot::init` was not called, MPI cannot be used, there are
-    /// not so many slots, or a host cannot be reached.
+    /// not so many slots, a host cannot be reached, or the process has another containment than was asked for.
     pub fn build(self) -> Result<Pool, BuildError> {
         let slots = match self.backend {
             Backend::Mpi => Slots::find_with(self.host_file.as_deref())?,
@@ -182,14 +195,17 @@ impl Builder {
             Bound::Included(_) | Bound::Excluded(_) => Source::User,
             Bound::Unbounded => slots.source.clone(),
         };
-        let shared = match self.backend {
+        let (shared, containment) = match self.backend {
             Backend::Mpi => {
                 self.check_slots(&slots, config.workers_max)?;
-                on_mpi(config, self.program, self.queue_max, &slots)?
+                on_mpi(config, self.program, self.queue_max, &slots, self.containment)?
             }
-            Backend::Loopback(registry) => in_memory(config, self.program, self.queue_max, registry)?,
+            Backend::Loopback(registry) => {
+                let shared = in_memory(config, self.program, self.queue_max, registry)?;
+                (shared, self.containment.unwrap_or_default())
+            }
         };
-        Ok(Pool::on(slots, shared, config.workers_max, source))
+        Ok(Pool::on(slots, shared, config.workers_max, source, containment))
     }
 
     /// Refuses more workers than fit, where somebody else counts on it that they do. On a machine of one's own
@@ -241,9 +257,14 @@ fn on_mpi(
     program: Program,
     queue_max: usize,
     slots: &Slots,
-) -> Result<Arc<Shared>, BuildError> {
+    asked: Option<Containment>,
+) -> Result<(Arc<Shared>, Containment), BuildError> {
     let sites: Vec<Site> = launch::sites(slots, config.workers_max)?;
+    // What was prepared can be told before MPI starts; whose MPI it is, only then.
+    launch::check_containment(asked, None)?;
     let thread = MpiThread::get(config.spawn_timeout)?;
+    let containment = mpi::facts().map_or(Containment::Fast, |facts| facts.containment);
+    launch::check_containment(asked, Some(containment))?;
     let watchdog = Arc::clone(thread.watchdog());
     let (commands, inbox) = unbounded();
     let shared = Arc::new(Shared::new(commands, thread.doorbell(), queue_max));
@@ -254,7 +275,7 @@ fn on_mpi(
         watchdog.admit(&driver.books());
         Box::new(driver) as Box<dyn Turnable>
     })?;
-    Ok(shared)
+    Ok((shared, containment))
 }
 
 fn in_memory(

@@ -31,6 +31,7 @@ pub(crate) use gate::Gate;
 pub(crate) use reply::{Answer, Promise, Settled};
 pub(crate) use shared::Shared;
 
+use crate::containment::Containment;
 use crate::core::ShutdownMode;
 use crate::driver::{Command, Submission};
 use crate::error::{BuildError, RejectReason, SubmitError};
@@ -74,6 +75,7 @@ struct Inner {
     shared: Arc<Shared>,
     workers_max: u32,
     workers_max_source: Source,
+    containment: Containment,
     slots: Slots,
     programs: AtomicU32,
     /// Held while a program is numbered and announced, so that numbers and announcements agree.
@@ -88,7 +90,7 @@ impl Pool {
 
     #[cfg(test)]
     pub(crate) fn new(shared: Arc<Shared>, workers_max: u32) -> Self {
-        Self::on(Slots::of_cores(), shared, workers_max, Source::User)
+        Self::on(Slots::of_cores(), shared, workers_max, Source::User, Containment::default())
     }
 
     pub(crate) fn on(
@@ -96,9 +98,10 @@ impl Pool {
         shared: Arc<Shared>,
         workers_max: u32,
         workers_max_source: Source,
+        containment: Containment,
     ) -> Self {
         let (programs, adding) = (AtomicU32::new(1), Mutex::new(()));
-        let inner = Inner { shared, workers_max, workers_max_source, slots, programs, adding };
+        let inner = Inner { shared, workers_max, workers_max_source, containment, slots, programs, adding };
         Self { inner: Arc::new(inner) }
     }
 
@@ -257,7 +260,7 @@ impl Pool {
     /// How many workers and tasks there are, as of the driver's last turn.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.inner.shared.stats()
+        self.inner.shared.stats().with(self.inner.containment)
     }
 
     /// Ends the pool: takes no more tasks, lets those that it has finish, and waits until the workers

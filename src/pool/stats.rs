@@ -1,5 +1,6 @@
 //! A pool's numbers at one moment.
 
+use crate::containment::Containment;
 use crate::core;
 
 /// How many workers and tasks a pool has at one moment, and has had.
@@ -28,6 +29,7 @@ pub struct Stats {
     pub losses: u64,
     /// Workers killed so far because a task had to stop and did not.
     pub kills: u64,
+    containment: Containment,
 }
 
 impl Stats {
@@ -44,7 +46,20 @@ impl Stats {
             spawn_failures: core.spawn_failures,
             losses: core.losses,
             kills: core.kills,
+            containment: Containment::default(),
         }
+    }
+
+    pub(super) fn with(self, containment: Containment) -> Self {
+        Self { containment, ..self }
+    }
+
+    /// What the death of a worker may do to this process in the middle of a transfer: what the pool really has,
+    /// which is [`Containment::Fast`] wherever nothing better is known. That of in-memory workers is what was asked
+    /// for: nothing of theirs is ever in the middle of a transfer.
+    #[must_use]
+    pub fn containment(&self) -> Containment {
+        self.containment
     }
 
     /// Workers that exist or are being started.

@@ -29,7 +29,8 @@ const OVERHEAD: usize = 256;
 impl Flow {
     /// Whether a sender that waits will always be given a credit.
     pub(crate) const fn is_sound(self) -> bool {
-        self.message_max > 0 && self.message_max + OVERHEAD <= self.window / 2
+        let portion = self.portion();
+        self.message_max > 0 && portion >= OVERHEAD && self.message_max <= portion - OVERHEAD
     }
 
     /// A receiver confirms when it has as many bytes to confirm.

@@ -61,7 +61,8 @@ scenarios! {
         an_initializer_panics,
         an_initializer_leaves_its_state;
     deaths:
-        workers_die_in_mid_transfer;
+        workers_die_in_mid_transfer,
+        containment_is_what_was_chosen;
     programs:
         a_task_that_another_program_lacks,
         a_worker_without_tasks,

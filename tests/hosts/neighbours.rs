@@ -8,7 +8,7 @@ use mpi::environment::{is_finalized, threading_support};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
 use mpi::{Threading, initialize_with_threading};
-use offshoot::{BuildError, Pool};
+use offshoot::{BuildError, Containment, Pool};
 
 use crate::support::{Stage, result};
 use crate::tasks::double;
@@ -20,7 +20,12 @@ pub(crate) fn the_host_uses_mpi_too() -> anyhow::Result<()> {
     let world = universe.world();
     add_up(&world)?;
 
+    match Pool::builder().containment(Containment::Survivable).build() {
+        Err(BuildError::Containment { has: Containment::Fast, .. }) => {}
+        other => bail!("nothing is known of the host's own MPI, but {other:?}"),
+    }
     let pool = Pool::builder().workers(0..=2).build()?;
+    ensure!(pool.stats().containment() == Containment::Fast, "{:?}", pool.stats());
     let stage = Stage::new()?;
     let held = pool.submit(stage.hold("a")).map_err(|error| error.reason)?;
     let handles: Vec<_> = (0..200).map(|x| pool.submit(double(x))).collect::<Result<_, _>>()?;

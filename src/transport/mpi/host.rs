@@ -316,7 +316,9 @@ impl MpiTransport {
             };
             if let Some(message) = refused {
                 peer.outbox.put_back(message);
-                self.refused.push(worker);
+                if !self.refused.contains(&worker) {
+                    self.refused.push(worker);
+                }
                 break;
             }
         }
@@ -363,6 +365,9 @@ impl Transport for MpiTransport {
     fn send(&mut self, worker: WorkerId, frame: Vec<u8>) {
         let Some(peer) = self.peers.get_mut(&worker) else { return };
         peer.outbox.push(frame);
+        if self.refused.contains(&worker) {
+            return;
+        }
         if let Err(error) = self.send_waiting(worker) {
             self.suspect(worker, error.to_string());
         }

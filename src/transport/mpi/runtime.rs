@@ -10,6 +10,7 @@ use mpi::environment;
 use mpi::traits::*;
 
 use super::ffi::{self, Comm};
+use crate::containment::Containment;
 use crate::error::BuildError;
 use crate::launch::{self, Decoy, Launchers};
 use crate::process;
@@ -23,17 +24,21 @@ const FINALIZE_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
     pub(crate) thread_level: &'static str,
+    /// What the transport is known to survive.
+    pub(crate) containment: Containment,
     /// `MPI_UNIVERSE_SIZE`, where it is set, once something was spawned.
     pub(crate) universe_size: Option<i32>,
 }
 
 static THREAD_LEVEL: OnceLock<&str> = OnceLock::new();
+static CONTAINMENT: OnceLock<Containment> = OnceLock::new();
 static UNIVERSE_SIZE: OnceLock<Option<i32>> = OnceLock::new();
 
 /// What MPI said, if it was initialized by or for a pool.
 pub(crate) fn facts() -> Option<Facts> {
     let thread_level = THREAD_LEVEL.get()?;
-    Some(Facts { thread_level, universe_size: UNIVERSE_SIZE.get().copied().flatten() })
+    let containment = CONTAINMENT.get().copied().unwrap_or(Containment::Fast);
+    Some(Facts { thread_level, containment, universe_size: UNIVERSE_SIZE.get().copied().flatten() })
 }
 
 /// MPI, as the thread that owns it sees it.
@@ -74,6 +79,9 @@ impl Runtime {
         if ours {
             ffi::return_errors().map_err(|error| BuildError::Mpi(error.to_string()))?;
         }
+        // Of an MPI that the host has initialized, neither when nor how is known, nor what it does about errors.
+        let prepared = launch::prepared().filter(|_| ours).map(|prepared| prepared.transport.containment);
+        let _ = CONTAINMENT.set(prepared.unwrap_or(Containment::Fast));
         let _ = THREAD_LEVEL.set(level(provided));
         let spawner = Comm::duplicate_self().map_err(|error| BuildError::Mpi(error.to_string()))?;
         Ok(Self {
