@@ -84,7 +84,7 @@ fn say_which_mpi() {
     eprintln!("MPI          {}", diagnosis.mpi_version);
     eprintln!("library      {}", path(diagnosis.library));
     eprintln!("launcher     {}", path(diagnosis.launcher));
-    eprintln!("containment  {}", diagnosis.containment.unwrap_or("unknown"));
+    eprintln!("containment  {}", diagnosis.containment);
 }
 
 /// Ctrl-C and SIGTERM end the host too, and with it its workers.
