@@ -11,11 +11,11 @@ use fastrand::Rng;
 use offshoot::{Call, Handle, Limit, Pool, Program, Task, TaskError};
 use serde_bytes::ByteBuf;
 
-use super::Arguments;
 use super::ledger::{Entry, Kill, Ledger, Verdict, now};
 use super::report::{Figures, Host, Resources};
 use super::tasks::{Way, checksum, die, fail, flip, nap, open_journal, stall, translate};
 use super::victims::{self, CHAOS, Process, WORKER};
+use super::{Arguments, Spare};
 
 /// Tasks under way at once.
 const UNDER_WAY_MAX: usize = 200;
@@ -34,6 +34,8 @@ const LARGE_EVERY: Duration = Duration::from_millis(4900);
 const LARGE: usize = 64 << 20;
 /// On average, between two deaths from outside.
 const KILL_EVERY: Duration = Duration::from_millis(250);
+/// For so long a worker is taken for one that starts.
+const YOUTH: Duration = Duration::from_millis(1500);
 /// How long the tasks that are under way at the end may take.
 const END_LIMIT: Duration = Duration::from_secs(60);
 /// A death that is not seen by then was no death.
@@ -73,7 +75,8 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     work.ledger.hand_in(u64::MAX, false);
     work.ledger.resolve(u64::MAX, Verdict::Right);
     let (worked, deaths) = thread::scope(|scope| {
-        let killer = scope.spawn(|| Killer::new(&pool, seed, &field, &token).kill_until_over());
+        let killer =
+            scope.spawn(|| Killer::new(&pool, seed, &field, &token, arguments.spared()).kill_until_over());
         let worked = work.go_on_until(until);
         field.is_over.store(true, Ordering::Relaxed);
         (worked, killer.join())
@@ -320,22 +323,20 @@ struct Killer<'a> {
     rng: Rng,
     field: &'a Field,
     token: &'a str,
-    may_kill_guards: bool,
+    spared: Vec<Spare>,
     /// What was answered when a worker was last killed that had not been ready.
     answered_at_start: u64,
     deaths: Deaths,
 }
 
 impl<'a> Killer<'a> {
-    fn new(pool: &'a Pool, seed: u64, field: &'a Field, token: &'a str) -> Self {
-        let mpi = offshoot::Diagnosis::make().and_then(|diagnosis| diagnosis.mpi).unwrap_or_default();
+    fn new(pool: &'a Pool, seed: u64, field: &'a Field, token: &'a str, spared: Vec<Spare>) -> Self {
         Self {
             pool,
             rng: Rng::with_seed(seed ^ 0xdead),
             field,
             token,
-            // Elsewhere no worker can be spawned after it: docs/MPI.md.
-            may_kill_guards: mpi.starts_with("Open MPI"),
+            spared,
             answered_at_start: 0,
             deaths: Deaths::default(),
         }
@@ -356,7 +357,7 @@ impl<'a> Killer<'a> {
             }
             if !known.is_empty() {
                 let (victim, since) = known[self.rng.usize(..known.len())];
-                self.kill(victim, since.elapsed() < KILL_EVERY);
+                self.kill(victim, since.elapsed() < YOUTH);
             }
         }
         self.deaths
@@ -364,6 +365,9 @@ impl<'a> Killer<'a> {
 
     fn kill(&mut self, victim: Process, is_young: bool) {
         let stats = self.pool.stats();
+        if is_young && self.spared.contains(&Spare::Starts) {
+            return;
+        }
         // A program none of whose workers lives is given up after a few: that is not what is tried here.
         if is_young && (stats.workers_ready() == 0 || stats.tasks_answered < self.answered_at_start + 50) {
             return;
@@ -374,7 +378,7 @@ impl<'a> Killer<'a> {
         let signals =
             [libc::SIGKILL, libc::SIGKILL, libc::SIGTERM, libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS];
         let signal = signals[self.rng.usize(..signals.len())];
-        let is_guard = self.may_kill_guards && self.rng.u32(..10) == 0;
+        let is_guard = !self.spared.contains(&Spare::Guards) && self.rng.u32(..10) == 0;
         let is_quiet = self.field.dying.load(Ordering::Relaxed) == 0;
         let known = |stats: &offshoot::Stats| stats.losses + stats.spawn_failures + stats.kills;
         let before = known(&stats);

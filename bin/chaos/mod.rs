@@ -36,6 +36,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 4)]
     workers: u32,
 
+    /// Kill no guards, or no workers that start; or nothing else than those: `nothing` is spared. By default what
+    /// this MPI is known not to survive (docs/MPI.md).
+    #[arg(long, value_name = "WHAT", value_enum)]
+    spare: Vec<Spare>,
+
     /// Say first which MPI this is, and what stands between host and workers.
     #[arg(long)]
     mpi_info: bool,
@@ -47,6 +52,39 @@ pub(crate) struct Arguments {
     /// Be the host that is watched.
     #[arg(long, hide = true, value_name = "FOLDER")]
     watched_in: Option<std::path::PathBuf>,
+}
+
+/// What is not killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Spare {
+    Guards,
+    Starts,
+    Nothing,
+}
+
+impl Arguments {
+    /// What is spared, as asked for or as this MPI needs it.
+    fn spared(&self) -> Vec<Spare> {
+        let mut spared = match &self.spare[..] {
+            [] => {
+                let mpi = offshoot::Diagnosis::make().and_then(|diagnosis| diagnosis.mpi).unwrap_or_default();
+                default_spare(mpi).to_vec()
+            }
+            asked => asked.iter().copied().filter(|one| *one != Spare::Nothing).collect(),
+        };
+        spared.sort_unstable();
+        spared.dedup();
+        spared
+    }
+}
+
+/// What would end the host, or its MPI, for reasons that are not ours: docs/MPI.md says what was seen.
+fn default_spare(mpi: &str) -> &'static [Spare] {
+    match mpi {
+        "Open MPI 4" => &[],
+        "Open MPI 5" => &[Spare::Starts],
+        _ => &[Spare::Guards],
+    }
 }
 
 const EXAMPLES: &str = "\

@@ -45,6 +45,8 @@ pub(crate) struct Figures {
     /// What the MPI library says of itself.
     pub(crate) mpi: String,
     pub(crate) seed: u64,
+    /// What was not killed.
+    pub(crate) spared: Vec<String>,
     pub(crate) submitted: u64,
     /// Tasks that came to an end, in whatever way.
     pub(crate) resolved: u64,
@@ -99,6 +101,7 @@ impl Figures {
         Self {
             mpi: host.mpi.clone(),
             seed: host.seed,
+            spared: vec![],
             submitted: ledger.submitted(),
             resolved: ledger.resolved(),
             lost: ledger.count(Verdict::Lost) + unended,
@@ -136,7 +139,8 @@ impl Figures {
     pub(crate) fn print(&self) {
         let time = |time: Option<f64>| time.map_or("-".to_owned(), |time| format!("{time:.1} ms"));
         println!("{}", self.mpi);
-        println!("seed         {}", self.seed);
+        let spared = if self.spared.is_empty() { "nothing".to_owned() } else { self.spared.join(", ") };
+        println!("seed         {}, spared: {spared}", self.seed);
         println!(
             "tasks        {} submitted, {} resolved: {} lost, {} doubled, {} wrong, {} without a worker",
             self.submitted, self.resolved, self.lost, self.doubled, self.wrong, self.no_worker

@@ -12,11 +12,11 @@ use anyhow::Context as _;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::Arguments;
 use super::fire::FIGURES;
 use super::ledger::now;
 use super::report::Figures;
 use super::victims::{self, CHAOS};
+use super::{Arguments, Spare};
 
 /// How much longer than the fire the host may take.
 const HOST_LIMIT: Duration = Duration::from_secs(120);
@@ -29,6 +29,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         say_which_mpi();
     }
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let spared = match &arguments.spared()[..] {
+        [] => vec![Spare::Nothing],
+        spared => spared.to_vec(),
+    };
     let token = format!("{}-{}", std::process::id(), now());
     // Not in the folder for temporary files of the host, which has to be empty in the end.
     let folder = tempfile::tempdir().context("there is no room for temporary files")?;
@@ -38,6 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         .args(["chaos", "--seconds", &arguments.seconds.to_string(), "--seed", &seed.to_string()])
         .args(["--workers", &arguments.workers.to_string(), "--watched-in"])
         .arg(folder.path())
+        .args(spared.iter().flat_map(|spare| ["--spare".to_owned(), name(*spare)]))
         .env(CHAOS, &token)
         .env("TMPDIR", &temporary)
         .stdin(Stdio::null())
@@ -61,7 +66,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         (Some(status), _) => Some(describe(status)),
         (None, _) => Some(format!("hung, and was killed after {limit:?}")),
     };
-    let figures = Figures { left_behind: left.count(), host_failed, seed, ..told.unwrap_or_default() };
+    let spared = spared.iter().filter(|spare| **spare != Spare::Nothing).map(|spare| name(*spare)).collect();
+    let figures =
+        Figures { spared, left_behind: left.count(), host_failed, seed, ..told.unwrap_or_default() };
     for process in &left.processes {
         eprintln!("offshoot: process {process} was left behind, and was killed");
     }
@@ -74,6 +81,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         figures.print();
     }
     Ok(figures.is_fine())
+}
+
+fn name(spare: Spare) -> String {
+    format!("{spare:?}").to_lowercase()
 }
 
 fn say_which_mpi() {
