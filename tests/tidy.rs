@@ -13,7 +13,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("launch", &["process", "task", "wire"]),
     ("transport", &["launch", "process", "task", "wire", "worker"]),
     ("worker", &["guard", "launch", "process", "task", "transport", "wire"]),
-    ("guard", &["launch", "process", "transport::control", "transport::mpi", "transport::stream", "wire"]),
+    ("guard", &["launch", "process", "transport::control", "transport::heartbeat", "transport::mpi", "transport::stream", "wire"]),
     ("diagnosis", &["launch", "slots", "transport::mpi"]),
     ("driver", &["core", "launch", "pool", "process", "task", "transport", "wire"]),
     ("pool", &["core", "driver", "launch", "task", "transport", "wire"]),

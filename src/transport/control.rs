@@ -4,7 +4,10 @@
 //! spawn returns may depend on what is done meanwhile: a worker that does not reach `MPI_Init` in time must
 //! be killed for it. The channel is a Unix socket in the abstract name space, which leaves no file behind;
 //! who connects must be of the same user and know the secret. Only where workers are on other hosts it listens
-//! on the network too, at the addresses that these hosts reach; there the secret alone decides.
+//! on the network too, at the addresses that these hosts reach; there the secret alone decides, and both sides
+//! say now and then that they are there, because nobody else tells when a host is gone.
+//!
+//! What workers write passes through here to `output.rs`, and the thread never waits for those who take it.
 
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, TcpListener};
@@ -18,19 +21,32 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::Doorbell;
+use super::heartbeat::Heartbeat;
+use super::output::Voice;
 use super::stream::{Address, Stream};
 use crate::process as own;
 use crate::wire::WireError;
-use crate::wire::control::{Ended, FromGuard, How, Secret, Splitter, Start, Ticket, ToGuard};
+use crate::wire::control::{
+    Ended, FROM_GUARD_MAX, FromGuard, How, LINE_MAX, Output, REST_MAX, Secret, Splitter, Start, Ticket, ToGuard,
+    WINDOW,
+};
 
 /// Connections that have not said who they are. When there are more, the oldest has to go: a guard says so at
 /// once.
 const STRANGERS_MAX: usize = 64;
 /// Bytes that are kept of one that has not said who it is.
 const STRANGER_BYTES_MAX: usize = 4 << 10;
+
+/// A guard that has more output under way does not keep to the protocol.
+const UNDER_WAY_MAX: usize = WINDOW + REST_MAX + 2 * LINE_MAX;
+/// A guard is told that it has room when it is so much.
+const TELL_ROOM: usize = WINDOW / 4;
+
+/// Characters that are kept of a host's name.
+const HOST_NAME_MAX: usize = 255;
 
 /// How long nothing is done after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -41,7 +57,26 @@ pub(crate) enum Notice {
     /// It passed `MPI_Init`.
     Ready,
     /// It ended, or its guard did.
-    Ended(Ended),
+    Ended(Ended, Option<Whereabouts>),
+}
+
+/// A worker as its guard knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Whereabouts {
+    pub(crate) pid: u32,
+    pub(crate) host: Arc<str>,
+}
+
+/// A spawn that is to be asked for.
+pub(crate) struct Expectation {
+    pub(crate) start: Start,
+    /// When the worker is killed, unless it has passed `MPI_Init`.
+    pub(crate) deadline: Instant,
+    /// How long a worker that is to be ended may take to do so by itself.
+    pub(crate) kill_grace: Duration,
+    pub(crate) notices: Sender<(Ticket, Notice)>,
+    /// Where what it writes goes.
+    pub(crate) voice: Option<Voice>,
 }
 
 /// The parent's end of the control channel.
@@ -78,11 +113,22 @@ struct Expected {
     notices: Sender<(Ticket, Notice)>,
     /// The guard's connection, once it has proved who it is.
     stream: Option<Stream>,
+    whereabouts: Option<Whereabouts>,
     /// When the worker is killed, unless it has passed `MPI_Init`.
     deadline: Option<Instant>,
     is_overdue: bool,
+    kill_grace: Duration,
     /// Its end was asked for, perhaps before there was anybody to ask.
     is_killed: bool,
+    /// Nobody is interested in its end any more, only in what it writes until then.
+    is_forgotten: bool,
+    /// Its guard has said all.
+    is_over: bool,
+    voice: Option<Arc<Voice>>,
+    /// What of its output has not been taken yet, by its cost.
+    under_way: usize,
+    /// What has been taken, and its guard was not told yet.
+    owed: usize,
 }
 
 impl Control {
@@ -143,13 +189,9 @@ impl Control {
         !self.state.networks().addresses.is_empty()
     }
 
-    /// Expects the guard of a spawn. Its worker is killed if it has not passed `MPI_Init` by `deadline`.
-    pub(crate) fn expect(
-        &self,
-        start: Start,
-        deadline: Instant,
-        notices: Sender<(Ticket, Notice)>,
-    ) -> Ticket {
+    /// Expects the guard of a spawn. Its worker is killed if it has not passed `MPI_Init` by the deadline.
+    pub(crate) fn expect(&self, expectation: Expectation) -> Ticket {
+        let Expectation { start, deadline, kill_grace, notices, voice } = expectation;
         let mut guards = self.state.guards();
         let ticket = Ticket(guards.next);
         guards.next += 1;
@@ -157,9 +199,16 @@ impl Control {
             start: Some(start),
             notices,
             stream: None,
+            whereabouts: None,
             deadline: Some(deadline),
             is_overdue: false,
+            kill_grace,
             is_killed: false,
+            is_forgotten: false,
+            is_over: false,
+            voice: voice.map(Arc::new),
+            under_way: 0,
+            owed: 0,
         };
         guards.expected.insert(ticket, expected);
         drop(guards);
@@ -177,9 +226,7 @@ impl Control {
 
     /// Ends a worker and its guard, of whom nothing more is to be heard.
     pub(crate) fn kill(&self, ticket: Ticket) {
-        if let Some(mut expected) = self.state.guards().expected.remove(&ticket) {
-            expected.say(&ToGuard::Kill);
-        }
+        self.state.guards().let_go(ticket, Expected::end);
     }
 
     /// What ends all workers, from any thread.
@@ -187,9 +234,52 @@ impl Control {
         Killer { state: Arc::clone(&self.state) }
     }
 
-    /// Nothing more is to be heard of a worker that leaves in order.
+    /// Nothing more is to be heard of a worker that leaves in order, but for what it still writes.
     pub(crate) fn forget(&self, ticket: Ticket) {
-        self.state.guards().expected.remove(&ticket);
+        self.state.guards().let_go(ticket, |_| {});
+    }
+}
+
+impl Guards {
+    /// Does the last thing for a worker, whose end is nobody's business any more.
+    fn let_go(&mut self, ticket: Ticket, act: impl FnOnce(&mut Expected)) {
+        let Some(expected) = self.expected.get_mut(&ticket) else { return };
+        act(expected);
+        expected.is_forgotten = true;
+        expected.deadline = None;
+        if expected.is_over || expected.stream.is_none() {
+            self.expected.remove(&ticket);
+        }
+    }
+
+    /// A guard has said all.
+    fn end(&mut self, ticket: Ticket) {
+        let Some(expected) = self.expected.get_mut(&ticket) else { return };
+        expected.is_over = true;
+        expected.voice = None;
+        if expected.is_forgotten {
+            self.expected.remove(&ticket);
+        }
+    }
+}
+
+/// What a piece of output counts for, until it is dropped: then its guard has room for more.
+pub(crate) struct Credit {
+    state: Arc<State>,
+    ticket: Ticket,
+    cost: usize,
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        if let Some(expected) = self.state.guards().expected.get_mut(&self.ticket) {
+            expected.under_way = expected.under_way.saturating_sub(self.cost);
+            expected.owed += self.cost;
+            if expected.owed >= TELL_ROOM {
+                let cost = std::mem::take(&mut expected.owed) as u64;
+                expected.say(&ToGuard::Taken { cost });
+            }
+        }
     }
 }
 
@@ -224,7 +314,7 @@ impl Expected {
     /// Has the worker ended, and not started if it has not been.
     fn end(&mut self) {
         self.is_killed = true;
-        self.say(&ToGuard::Kill);
+        self.say(&ToGuard::Kill { grace: self.kill_grace });
     }
 
     fn say(&mut self, message: &ToGuard) {
@@ -248,6 +338,8 @@ struct Connection {
     splitter: Splitter,
     /// Whose guard it is; unknown at first.
     ticket: Option<Ticket>,
+    /// Where the guard is on another host.
+    heartbeat: Option<Heartbeat>,
     /// Whether the guard has said all.
     over: bool,
 }
@@ -269,6 +361,7 @@ impl Listener {
             if woken.iter().skip(1).take(sockets).any(|readable| *readable) {
                 self.accept();
             }
+            self.tend_hearts();
             self.connections.retain(|connection| !connection.over);
             self.networks.append(&mut self.state.networks().fresh);
             self.kill_overdue();
@@ -282,8 +375,10 @@ impl Listener {
         let connections = self.connections.iter().map(|connection| connection.stream.as_fd());
         let all = own.into_iter().chain(networks).chain(connections);
         let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let until = self.state.guards().expected.values().filter_map(|expected| expected.deadline).min();
-        let timeout = until.map(|until| timespec(until.saturating_duration_since(Instant::now())));
+        let overdue = self.state.guards().expected.values().filter_map(|expected| expected.deadline).min();
+        let hearts = self.connections.iter().filter_map(|connection| connection.heartbeat.as_ref());
+        let until = hearts.map(Heartbeat::deadline).chain(overdue).min();
+        let timeout = until.map(own::timespec_until);
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => fds.iter().map(|fd| !fd.revents().is_empty()).collect(),
             Err(_) => Vec::new(),
@@ -327,10 +422,27 @@ impl Listener {
         }
         self.connections.push(Connection {
             stream,
-            splitter: Splitter::default(),
+            splitter: Splitter::new(FROM_GUARD_MAX),
             ticket: None,
+            heartbeat: None,
             over: false,
         });
+    }
+
+    /// Says on each connection to another host that this one is there, and gives up who has been silent too long.
+    fn tend_hearts(&mut self) {
+        let now = Instant::now();
+        for connection in self.connections.iter_mut().filter(|connection| !connection.over) {
+            let (Some(heartbeat), Some(ticket)) = (&mut connection.heartbeat, connection.ticket) else { continue };
+            if heartbeat.is_silent(now) {
+                let how = How::Silent { after: heartbeat.timeout() };
+                connection.finish(&self.state, Ended::of(how));
+            } else if heartbeat.is_due(now)
+                && let Some(expected) = self.state.guards().expected.get_mut(&ticket)
+            {
+                expected.say(&ToGuard::Beat);
+            }
+        }
     }
 
     fn kill_overdue(&self) {
@@ -348,10 +460,13 @@ impl Listener {
 
 impl Connection {
     /// Reads what is there, once, and takes in what is whole.
-    fn read(&mut self, state: &State) {
+    fn read(&mut self, state: &Arc<State>) {
         let mut bytes = [0; 16 << 10];
         match self.stream.read(&mut bytes) {
-            Ok(length @ 1..) => self.splitter.feed(&bytes[..length]),
+            Ok(length @ 1..) => {
+                self.splitter.feed(&bytes[..length]);
+                self.heartbeat.iter_mut().for_each(|heartbeat| heartbeat.note_heard(Instant::now()));
+            }
             Err(error) if [ErrorKind::Interrupted, ErrorKind::WouldBlock].contains(&error.kind()) => return,
             Ok(0) | Err(_) => return self.close(state),
         }
@@ -371,19 +486,22 @@ impl Connection {
         }
     }
 
-    fn hear(&mut self, message: FromGuard, state: &State) {
+    fn hear(&mut self, message: FromGuard, state: &Arc<State>) {
         match (self.ticket, message) {
             (None, FromGuard::Here { ticket, secret }) if secret == state.secret => {
                 self.welcome(ticket, state)
             }
-            (Some(ticket), FromGuard::Started { pid }) => {
-                tracing::debug!("spawn {} is process {pid}", ticket.0)
+            (Some(ticket), FromGuard::Started { pid, host }) => {
+                tracing::debug!("spawn {} is process {pid} at {host}", ticket.0);
+                if let Some(expected) = state.guards().expected.get_mut(&ticket) {
+                    let host = host.chars().take(HOST_NAME_MAX).collect::<String>().into();
+                    expected.whereabouts = Some(Whereabouts { pid, host });
+                }
             }
             (Some(_), FromGuard::Ready) => self.tell(state, Notice::Ready),
-            (Some(_), FromGuard::Ended(ended)) => {
-                self.tell(state, Notice::Ended(ended));
-                self.over = true;
-            }
+            (Some(_), FromGuard::Beat) => {}
+            (Some(ticket), FromGuard::Output(output)) => self.pass_on(ticket, output, state),
+            (Some(_), FromGuard::Ended(ended)) => self.finish(state, ended),
             (None, _) | (Some(_), FromGuard::Here { .. }) => {
                 tracing::warn!(
                     "a connection to the control channel did not know the secret, and was refused"
@@ -402,8 +520,13 @@ impl Connection {
             .get_mut(&ticket)
             .and_then(|expected| expected.start.take().map(|start| (expected, start)));
         match start {
-            Some((expected, start)) => {
+            Some((expected, mut start)) => {
                 self.ticket = Some(ticket);
+                self.stream.set_patience(start.watch.heartbeat_timeout);
+                start.watch.heartbeat_timeout =
+                    start.watch.heartbeat_timeout.filter(|_| self.stream.is_over_network());
+                let now = Instant::now();
+                self.heartbeat = start.watch.heartbeat_timeout.map(|timeout| Heartbeat::new(timeout, now));
                 expected.stream = self.stream.try_clone().ok();
                 if expected.is_killed {
                     expected.end();
@@ -416,14 +539,36 @@ impl Connection {
         }
     }
 
+    /// Hands on what the worker wrote.
+    fn pass_on(&mut self, ticket: Ticket, output: Output, state: &Arc<State>) {
+        let mut guards = state.guards();
+        let Some(expected) = guards.expected.get_mut(&ticket) else { return };
+        let cost = output.cost();
+        expected.under_way += cost;
+        let is_too_much = expected.under_way > UNDER_WAY_MAX;
+        let host = expected.whereabouts.as_ref().map_or_else(|| "unknown".into(), |at| Arc::clone(&at.host));
+        let voice = expected.voice.clone();
+        drop(guards);
+        // The lock is free again: where nobody takes it, the credit goes back at once.
+        let credit = Credit { state: Arc::clone(state), ticket, cost };
+        if is_too_much {
+            tracing::warn!("a guard sends more output than there is room for");
+            drop(credit);
+            return self.close(state);
+        }
+        if let Some(voice) = voice {
+            voice.say(host, output, Some(credit));
+        }
+    }
+
     fn tell(&self, state: &State, notice: Notice) {
         let Some(ticket) = self.ticket else { return };
-        if let Some(expected) = state.guards().expected.get_mut(&ticket) {
+        if let Some(expected) = state.guards().expected.get_mut(&ticket).filter(|one| !one.is_forgotten) {
             let notice = match notice {
-                Notice::Ended(ended) if expected.is_overdue => {
-                    Notice::Ended(Ended { how: How::Overdue, ..ended })
+                Notice::Ended(ended, at) if expected.is_overdue => {
+                    Notice::Ended(Ended { how: How::Overdue, ..ended }, at)
                 }
-                Notice::Ended(_) => notice,
+                Notice::Ended(..) => notice,
                 Notice::Ready => {
                     expected.deadline = None;
                     notice
@@ -435,24 +580,23 @@ impl Connection {
         state.doorbell.ring();
     }
 
+    /// Nothing more comes of this guard.
+    fn finish(&mut self, state: &State, ended: Ended) {
+        self.over = true;
+        let Some(ticket) = self.ticket else { return };
+        let at = state.guards().expected.get(&ticket).and_then(|expected| expected.whereabouts.clone());
+        self.tell(state, Notice::Ended(ended, at));
+        state.guards().end(ticket);
+    }
+
     /// The guard has gone without saying how its worker ended: killed itself, as a rule.
     fn close(&mut self, state: &State) {
-        self.tell(state, Notice::Ended(Ended { how: How::GuardGone, stand_in: false, stderr: vec![] }));
-        self.over = true;
+        self.finish(state, Ended::of(How::GuardGone));
     }
 
     fn refuse(&mut self, state: &State, error: &WireError) {
         tracing::warn!("what came over the control channel makes no sense: {error}");
         self.close(state);
-    }
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    // A millisecond more, so that the deadline has passed when it wakes.
-    let duration = duration + Duration::from_millis(1);
-    Timespec {
-        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(duration.subsec_nanos()),
     }
 }
 

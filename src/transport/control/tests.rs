@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use crossbeam_channel::{Receiver, unbounded};
 
 use super::*;
+use crate::wire::control::{TO_GUARD_MAX, Watch};
 
 const SECRET: [u8; 16] = [7; 16];
 
@@ -21,12 +22,20 @@ fn start() -> Start {
         arguments: vec![],
         variables: vec![],
         directory: b"/".to_vec(),
+        watch: Watch::default(),
     }
+}
+
+const GRACE: Duration = Duration::from_millis(300);
+const KILL: ToGuard = ToGuard::Kill { grace: GRACE };
+
+fn expectation(start: Start, within: Duration, notices: Sender<(Ticket, Notice)>) -> Expectation {
+    Expectation { start, deadline: Instant::now() + within, kill_grace: GRACE, notices, voice: None }
 }
 
 fn expect(control: &Control, within: Duration) -> (Ticket, Receiver<(Ticket, Notice)>) {
     let (notify, notices) = unbounded();
-    (control.expect(start(), Instant::now() + within, notify), notices)
+    (control.expect(expectation(start(), within, notify)), notices)
 }
 
 fn connect(control: &Control) -> UnixStream {
@@ -54,7 +63,7 @@ fn say(stream: &mut impl Write, message: &FromGuard) {
 
 /// What the parent says next; `None` if it closes the connection.
 fn hear(stream: &mut impl Read) -> Option<ToGuard> {
-    let mut splitter = Splitter::default();
+    let mut splitter = Splitter::new(TO_GUARD_MAX);
     loop {
         let mut bytes = [0; 1];
         match stream.read(&mut bytes) {
@@ -80,7 +89,7 @@ fn a_guard_that_knows_the_secret_is_told_what_to_start() {
     let (whose, notice) = notices.recv().expect("it is passed on");
     assert!(whose == ticket && matches!(notice, Notice::Ready));
     control.kill(ticket);
-    assert_eq!(hear(&mut guard), Some(ToGuard::Kill));
+    assert_eq!(hear(&mut guard), Some(KILL));
 }
 
 #[test]
@@ -111,7 +120,7 @@ fn a_second_guard_for_one_spawn_is_sent_away() {
     say(&mut second, &FromGuard::Here { ticket, secret: Secret(SECRET) });
     assert_eq!(hear(&mut second), None);
     control.kill(ticket);
-    assert_eq!(hear(&mut first), Some(ToGuard::Kill), "the first one is still the guard");
+    assert_eq!(hear(&mut first), Some(KILL), "the first one is still the guard");
 }
 
 #[test]
@@ -121,11 +130,11 @@ fn a_worker_that_is_late_is_killed_and_said_to_be_overdue() {
     let mut guard = connect(&control);
     say(&mut guard, &FromGuard::Here { ticket, secret: Secret(SECRET) });
     assert!(hear(&mut guard).is_some());
-    assert_eq!(hear(&mut guard), Some(ToGuard::Kill));
+    assert_eq!(hear(&mut guard), Some(KILL));
     let how = How::Signalled { signal: 9, core: false };
-    say(&mut guard, &FromGuard::Ended(Ended { how, stand_in: true, stderr: vec![] }));
+    say(&mut guard, &FromGuard::Ended(Ended { stand_in: true, ..Ended::of(how) }));
     let (_, notice) = notices.recv().expect("it is passed on");
-    assert!(matches!(notice, Notice::Ended(Ended { how: How::Overdue, stand_in: true, .. })), "{notice:?}");
+    assert!(matches!(notice, Notice::Ended(Ended { how: How::Overdue, stand_in: true, .. }, None)), "{notice:?}");
 }
 
 #[test]
@@ -137,7 +146,7 @@ fn a_guard_that_vanishes_is_reported() {
     assert!(hear(&mut guard).is_some());
     drop(guard);
     let (_, notice) = notices.recv().expect("it is reported");
-    assert!(matches!(notice, Notice::Ended(Ended { how: How::GuardGone, .. })), "{notice:?}");
+    assert!(matches!(notice, Notice::Ended(Ended { how: How::GuardGone, .. }, _)), "{notice:?}");
 }
 
 #[test]
@@ -160,7 +169,7 @@ fn a_guard_on_another_host_is_told_what_to_start() {
     assert!(matches!(notices.recv().expect("it is passed on"), (_, Notice::Ready)));
     drop(guard);
     let (_, notice) = notices.recv().expect("it is reported");
-    assert!(matches!(notice, Notice::Ended(Ended { how: How::GuardGone, .. })), "{notice:?}");
+    assert!(matches!(notice, Notice::Ended(Ended { how: How::GuardGone, .. }, _)), "{notice:?}");
 }
 
 #[test]
@@ -168,10 +177,10 @@ fn a_long_start_arrives_over_the_network() {
     let control = control();
     let start = Start { arguments: vec![vec![b'x'; 6 << 20]], ..start() };
     let (notify, _notices) = unbounded();
-    let ticket = control.expect(start.clone(), Instant::now() + Duration::from_secs(20), notify);
+    let ticket = control.expect(expectation(start.clone(), Duration::from_secs(20), notify));
     let mut guard = connect_from_afar(&control);
     say(&mut guard, &FromGuard::Here { ticket, secret: Secret(SECRET) });
-    let mut splitter = Splitter::default();
+    let mut splitter = Splitter::new(TO_GUARD_MAX);
     let told = loop {
         let mut bytes = [0; 64 << 10];
         let length = guard.read(&mut bytes).expect("the parent goes on");
@@ -196,11 +205,7 @@ fn a_stranger_on_the_network_is_sent_away_and_costs_nothing() {
     assert_eq!(hear(&mut babbler), None);
     // One that announces a long message is not waited for.
     let mut announcer = connect_from_afar(&control);
-    let long = FromGuard::Ended(Ended {
-        how: How::NotStarted { reason: "x".repeat(1 << 20) },
-        stand_in: true,
-        stderr: vec![],
-    });
+    let long = FromGuard::Ended(Ended::of(How::NotStarted { reason: "x".repeat(900 << 10) }));
     // It is sent away before it has said all.
     let _ = announcer.write_all(&long.encode()[..1 << 19]);
     assert_eq!(hear(&mut announcer), None);
