@@ -93,8 +93,7 @@ pub(crate) fn wait_for(child: rustix::process::Pid) -> io::Result<(ExitStatus, u
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     loop {
         // SAFETY: both pointers are to values of ours that outlive the call.
-        let waited =
-            unsafe { libc::wait4(child.as_raw_nonzero().get(), &mut status, 0, usage.as_mut_ptr()) };
+        let waited = unsafe { libc::wait4(child.as_raw_nonzero().get(), &mut status, 0, usage.as_mut_ptr()) };
         if waited > 0 {
             // SAFETY: all of it was zero, which is a valid value, and the kernel has filled it in.
             let peak = unsafe { usage.assume_init() }.ru_maxrss;
@@ -139,9 +138,8 @@ impl Board {
         use std::os::fd::FromRawFd;
         // SAFETY: our own guard opened it for this process alone and named it; it is asked for once.
         let file = unsafe { OwnedFd::from_raw_fd(fd) };
-        let is_whole =
-            rustix::fs::fcntl_get_seals(&file)?.contains(rustix::fs::SealFlags::SHRINK)
-                && rustix::fs::fstat(&file)?.st_size == (BOARD_WORDS * size_of::<AtomicU64>()) as i64;
+        let is_whole = rustix::fs::fcntl_get_seals(&file)?.contains(rustix::fs::SealFlags::SHRINK)
+            && rustix::fs::fstat(&file)?.st_size == (BOARD_WORDS * size_of::<AtomicU64>()) as i64;
         if !is_whole {
             return Err(io::ErrorKind::InvalidData.into());
         }
@@ -157,7 +155,9 @@ impl Board {
         // SAFETY: the kernel chooses a place that nobody has, and the mapping is never taken away. The file has
         // this length for as long as it is there.
         let words = unsafe { mmap(ptr::null_mut(), length, protection, MapFlags::SHARED, file, 0) }?;
-        NonNull::new(words.cast()).map(|words| Self { words }).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+        NonNull::new(words.cast())
+            .map(|words| Self { words })
+            .ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
@@ -167,13 +167,20 @@ impl Board {
         unsafe { self.words.add(at).as_ref() }
     }
 
-    /// Says which task runs; 0 is none.
-    pub(crate) fn set_task(&self, task: u64) {
-        self.word(BOARD_TASK).store(task, Ordering::Release);
+    /// Says which task runs.
+    pub(crate) fn begin(&self, task: u64) {
+        self.word(BOARD_TASK).store(task << 1 | 1, Ordering::Release);
     }
 
-    pub(crate) fn task(&self) -> u64 {
-        self.word(BOARD_TASK).load(Ordering::Acquire)
+    /// It does not run any more.
+    pub(crate) fn end(&self, task: u64) {
+        self.word(BOARD_TASK).store(task << 1, Ordering::Release);
+    }
+
+    /// The last task that has begun, and whether it runs.
+    pub(crate) fn task(&self) -> (u64, bool) {
+        let word = self.word(BOARD_TASK).load(Ordering::Acquire);
+        (word >> 1, word & 1 == 1)
     }
 
     /// The guard has read something that the worker wrote.

@@ -46,6 +46,13 @@ scenarios! {
     an_initializer_panics;
     an_initializer_leaves_its_state;
 
+    lines_go_to_files;
+    discarded_lines_are_last_words_all_the_same;
+    each_line_is_of_its_task;
+    a_hundred_megabytes_blow_no_memory;
+    a_reader_that_stands_still_blocks_no_worker_for_ever;
+    a_writer_that_outlives_its_worker_delays_no_news;
+
     a_task_that_another_program_lacks;
     a_worker_without_tasks;
     arguments_environment_and_directory_arrive;
@@ -61,6 +68,12 @@ fn the_host_has_mpi_at_a_low_level() {
     for level in ["MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED", "MPI_THREAD_SERIALIZED"] {
         Scenario::new("the_host_has_mpi_at_a_low_level").argument(level).run();
     }
+}
+
+#[test]
+fn lines_come_to_the_hosts_own_streams() {
+    let said = Scenario::new("lines_come_to_the_hosts_own_streams").run();
+    assert_eq!(said, "to out\nmore to out\nthe last has no end");
 }
 
 /// The alarms of `common` go off.
@@ -79,7 +92,12 @@ fn leaves_a_process_behind() {
 #[test]
 fn every_scenario_is_run() {
     let listed = Scenario::new("--list").run();
-    let by_hand = ["the_host_has_mpi_at_a_low_level", "hangs", "leaves_a_process_behind"];
+    let by_hand = [
+        "the_host_has_mpi_at_a_low_level",
+        "lines_come_to_the_hosts_own_streams",
+        "hangs",
+        "leaves_a_process_behind",
+    ];
     let mut here = [NAMES, &by_hand].concat();
     // Those that `mpi_spawn.rs` and `mpi_hosts.rs` run, in one surrounding or another.
     let others = listed

@@ -18,8 +18,8 @@ use super::watchdog::Watchdog;
 use crate::error::BuildError;
 use crate::launch;
 use crate::process;
-use crate::transport::{self, Doorbell};
 use crate::transport::mpi::Runtime;
+use crate::transport::{self, Doorbell};
 
 /// How long the end of the process waits for pools that nobody has shut down.
 const EXIT_GRACE: Duration = Duration::from_secs(5);

@@ -75,12 +75,14 @@ fn attend(parent: &mut Parent, child: &mut Child) {
             child.kill();
         }
         child.outlet.note_room(parent, now);
-        let until = parent.deadline().into_iter().chain(child.kill_at()).chain(child.outlet.deadline(now)).min();
+        let until =
+            parent.deadline().into_iter().chain(child.kill_at()).chain(child.outlet.deadline(now)).min();
         let [stdout, stderr] = child.outlet.watched(now);
         let watched = [parent.fd(), child.news(), stdout, stderr, Some(child.end())];
         let [from_parent, news, stdout, stderr, ended] = sleep(watched, until);
         let now = Instant::now();
-        for which in [stdout, stderr].into_iter().enumerate().filter_map(|(which, any)| any.then_some(which)) {
+        for which in [stdout, stderr].into_iter().enumerate().filter_map(|(which, any)| any.then_some(which))
+        {
             child.outlet.read(which, parent, now);
         }
         if news && child.read_news() {

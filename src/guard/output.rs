@@ -26,9 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of one read: all that a pipe holds by default, so that what one read gives is what was there.
 const READ: usize = 64 << 10;
 
-/// What stands on the board when no task runs.
-const NO_TASK: TaskId = TaskId(0);
-
 /// What takes a worker's lines.
 pub(super) trait Taker {
     /// Whether there is room for more.
@@ -63,7 +60,8 @@ impl Outlet {
         marker: Marker,
         is_wanted: bool,
     ) -> Self {
-        let pipe = |fd: Option<OwnedFd>, stream| Pipe { reader: fd.map(Into::into), lines: Lines::of(stream) };
+        let pipe =
+            |fd: Option<OwnedFd>, stream| Pipe { reader: fd.map(Into::into), lines: Lines::of(stream) };
         Self {
             pipes: [pipe(stdout, StreamName::Stdout), pipe(stderr, StreamName::Stderr)],
             tail: Tail::default(),
@@ -109,11 +107,13 @@ impl Outlet {
         let Self { pipes, tail, marker, board, is_wanted, buffer, .. } = self;
         let Pipe { reader, lines } = &mut pipes[which];
         // What has no mark behind it is of the task that runs when it is read: one that had ended before would have
-        // found its words still there, and have left a mark. It may end, or begin, while this reads, so that it is
-        // asked twice, and those that have left a mark are out of the question.
+        // found its words still there, and have left a mark. Tasks may end and begin while this reads, so the board
+        // is looked at twice, and those that have left a mark are out of the question.
         let before = board.task();
         let length = reader.as_mut().map_or(0, |reader| reader.read(buffer).unwrap_or(0));
-        let running = [before, board.task()];
+        let after = board.task();
+        let running =
+            [before.1.then_some(before.0), (before != after).then_some(after.0)].map(|one| one.map(TaskId));
         if length == 0 {
             *reader = None;
             return 0;
@@ -178,7 +178,7 @@ impl Lines {
     fn feed(
         &mut self,
         bytes: &[u8],
-        running: [u64; 2],
+        mut running: [Option<TaskId>; 2],
         marker: &Marker,
         mut tail: Option<&mut Tail>,
         fate: Fate,
@@ -200,14 +200,13 @@ impl Lines {
                 Fate::Unwanted => {}
             }
         };
-        let mut running = running.map(TaskId);
         while let Some((at, task)) = marker.find(rest) {
             take(self, &rest[..at], Some(task));
-            running.iter_mut().filter(|one| **one == task).for_each(|ended| *ended = NO_TASK);
+            running.iter_mut().filter(|one| **one == Some(task)).for_each(|ended| *ended = None);
             rest = &rest[at + crate::wire::marker::MARK..];
         }
         let (whole, begun) = rest.split_at(rest.len() - marker.begun(rest));
-        take(self, whole, running.into_iter().find(|task| *task != NO_TASK));
+        take(self, whole, running.into_iter().flatten().next());
         self.held.extend_from_slice(begun);
     }
 

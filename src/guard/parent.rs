@@ -4,9 +4,9 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use super::output::Taker;
 use crate::launch;
 use crate::process;
-use super::output::Taker;
 use crate::transport::control::Control;
 use crate::transport::heartbeat::Heartbeat;
 use crate::transport::stream::{Address, Stream};

@@ -37,5 +37,6 @@ pub(crate) use program::Initializer;
 pub use program::Program;
 pub(crate) use reach::{Hints, Site, ask, outlives_hosts, own_host_info, sites};
 pub(crate) use record::{
-    BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role, guard_arguments, peer, role,
+    BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role, guard_arguments, peer,
+    role,
 };

@@ -209,8 +209,9 @@ impl Builder {
         let shared = match self.backend {
             Backend::Mpi => {
                 self.check_slots(&slots, config.workers_max)?;
-                let sink = Sink::start(self.output)
-                    .map_err(|error| BuildError::Setting(format!("output(): nothing can be written: {error}")))?;
+                let sink = Sink::start(self.output).map_err(|error| {
+                    BuildError::Setting(format!("output(): nothing can be written: {error}"))
+                })?;
                 let terms = Terms {
                     spawn_timeout: config.spawn_timeout,
                     kill_grace: self.kill_grace,

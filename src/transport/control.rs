@@ -30,8 +30,8 @@ use super::stream::{Address, Stream};
 use crate::process as own;
 use crate::wire::WireError;
 use crate::wire::control::{
-    Ended, FROM_GUARD_MAX, FromGuard, How, LINE_MAX, Output, REST_MAX, Secret, Splitter, Start, Ticket, ToGuard,
-    WINDOW,
+    Ended, FROM_GUARD_MAX, FromGuard, How, LINE_MAX, Output, REST_MAX, Secret, Splitter, Start, Ticket,
+    ToGuard, WINDOW,
 };
 
 /// Connections that have not said who they are. When there are more, the oldest has to go: a guard says so at
@@ -433,7 +433,9 @@ impl Listener {
     fn tend_hearts(&mut self) {
         let now = Instant::now();
         for connection in self.connections.iter_mut().filter(|connection| !connection.over) {
-            let (Some(heartbeat), Some(ticket)) = (&mut connection.heartbeat, connection.ticket) else { continue };
+            let (Some(heartbeat), Some(ticket)) = (&mut connection.heartbeat, connection.ticket) else {
+                continue;
+            };
             if heartbeat.is_silent(now) {
                 let how = How::Silent { after: heartbeat.timeout() };
                 connection.finish(&self.state, Ended::of(how));

@@ -228,7 +228,9 @@ impl Writer {
 fn notice(worker: WorkerId, stream: StreamName, dropped: Dropped) -> String {
     let Dropped { lines, bytes } = dropped;
     let stream = name(stream);
-    format!("[offshoot: {lines} lines ({bytes} bytes) of {stream} of {worker} were dropped: nobody took them]\n")
+    format!(
+        "[offshoot: {lines} lines ({bytes} bytes) of {stream} of {worker} were dropped: nobody took them]\n"
+    )
 }
 
 fn name(stream: StreamName) -> &'static str {
@@ -312,13 +314,24 @@ impl Files {
             self.folder.join(format!("worker-{}.{ending}", worker.number()))
         };
         let file = self.open.entry((worker, stream)).or_insert_with(|| {
-            File::options().append(true).create(true).open(path()).inspect_err(|error| {
-                tracing::error!("what {worker} writes is lost, because `{}` cannot be opened: {error}", path().display());
-            }).ok()
+            File::options()
+                .append(true)
+                .create(true)
+                .open(path())
+                .inspect_err(|error| {
+                    tracing::error!(
+                        "what {worker} writes is lost, because `{}` cannot be opened: {error}",
+                        path().display()
+                    );
+                })
+                .ok()
         });
         let Some(Err(error)) = file.as_mut().map(|file| file.write_all(bytes)) else { return };
         if !std::mem::replace(&mut self.has_failed, true) {
-            tracing::error!("what workers write is lost, because `{}` cannot be written: {error}", path().display());
+            tracing::error!(
+                "what workers write is lost, because `{}` cannot be written: {error}",
+                path().display()
+            );
         }
     }
 }

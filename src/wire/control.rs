@@ -162,13 +162,9 @@ pub(crate) enum ToGuard {
     /// `MPI_Comm_spawn` has returned: whatever becomes of the worker now, nobody need stand in for it.
     Spawned,
     /// End the worker and all its descendants: ask them, and order it after this time.
-    Kill {
-        grace: Duration,
-    },
+    Kill { grace: Duration },
     /// Output of this cost has been taken.
-    Taken {
-        cost: u64,
-    },
+    Taken { cost: u64 },
     /// I am here.
     Beat,
 }
@@ -220,8 +216,8 @@ impl FromGuard {
         if frame.body.len() > LINE_MAX {
             return Err(WireError::Body { claimed: LINE_MAX as u64, body: frame.body.len() });
         }
-        let (stream, task, dropped) = codec::decode_head(&frame.head)
-            .map_err(|error| WireError::Head { kind: OUTPUT, error })?;
+        let (stream, task, dropped) =
+            codec::decode_head(&frame.head).map_err(|error| WireError::Head { kind: OUTPUT, error })?;
         Ok(Self::Output(Output { stream, task, dropped, bytes: frame.body }))
     }
 }

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use super::codec::{self, CODEC_ID, CodecError};
 use super::control::{
-    Dropped, Ended, FROM_GUARD_MAX, FromGuard, How, LINE_MAX, Output, Secret, Splitter, StreamName, Ticket, ToGuard,
+    Dropped, Ended, FROM_GUARD_MAX, FromGuard, How, LINE_MAX, Output, Secret, Splitter, StreamName, Ticket,
+    ToGuard,
 };
 use super::frame::{FRAME_MAX, PREFIX, PROTOCOL_VERSION, WireError};
 use super::message::{
@@ -224,9 +225,8 @@ fn ended() -> impl Strategy<Value = Ended> {
         any::<i32>().prop_map(|code| How::Exited { code }),
         (any::<i32>(), any::<bool>()).prop_map(|(signal, core)| How::Signalled { signal, core }),
     ];
-    (how, any::<bool>(), any::<u64>(), vec(any::<String>(), 0..8)).prop_map(
-        |(how, stand_in, peak_kib, stderr)| Ended { how, stand_in, peak_kib, stderr },
-    )
+    (how, any::<bool>(), any::<u64>(), vec(any::<String>(), 0..8))
+        .prop_map(|(how, stand_in, peak_kib, stderr)| Ended { how, stand_in, peak_kib, stderr })
 }
 
 fn output() -> impl Strategy<Value = Output> {

@@ -36,7 +36,11 @@ pub(crate) struct Place {
 ///
 /// # Errors
 /// [`LinkError`] when the host is out of reach or says what makes no sense. Nothing is left to do then.
-pub(crate) fn run<L: Link + 'static>(mut link: L, registry: &Registry, mut place: Place) -> Result<L, LinkError> {
+pub(crate) fn run<L: Link + 'static>(
+    mut link: L,
+    registry: &Registry,
+    mut place: Place,
+) -> Result<L, LinkError> {
     let definitions = registry.numbered();
     say_hello(&mut link, registry, &place)?;
     let welcome = await_welcome(&mut link)?;

@@ -8,6 +8,7 @@ mod faults;
 mod lifecycle;
 mod load;
 mod neighbours;
+mod output;
 mod programs;
 mod results;
 mod spawn;
@@ -56,6 +57,14 @@ scenarios! {
         an_initializer_fails,
         an_initializer_panics,
         an_initializer_leaves_its_state;
+    output:
+        lines_come_to_the_hosts_own_streams,
+        lines_go_to_files,
+        discarded_lines_are_last_words_all_the_same,
+        each_line_is_of_its_task,
+        a_hundred_megabytes_blow_no_memory,
+        a_reader_that_stands_still_blocks_no_worker_for_ever,
+        a_writer_that_outlives_its_worker_delays_no_news;
     programs:
         a_task_that_another_program_lacks,
         a_worker_without_tasks,

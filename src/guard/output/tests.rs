@@ -54,7 +54,12 @@ fn stage(is_wanted: bool) -> Stage {
 
 impl Stage {
     fn run(&mut self, task: u64) {
-        self.outlet.board.set_task(task);
+        self.outlet.board.begin(task);
+    }
+
+    /// A task ends of which everything has been read.
+    fn stop(&mut self, task: u64) {
+        self.outlet.board.end(task);
     }
 
     fn write(&mut self, text: &str) {
@@ -64,7 +69,7 @@ impl Stage {
     fn end(&mut self, task: u64) {
         let mark = self.marker.mark(TaskId(task));
         self.stdout.write_all(&mark).expect("it is read");
-        self.run(0);
+        self.stop(task);
     }
 
     fn read(&mut self, paper: &mut Paper) {
@@ -91,7 +96,7 @@ fn each_line_is_of_the_task_that_wrote_it() {
     stage.run(3);
     stage.write("three\nand a bit");
     stage.read(&mut paper);
-    stage.run(0);
+    stage.stop(3);
     stage.write(" to the end\nnobody's\n");
     stage.read(&mut paper);
     let expected = [

@@ -134,7 +134,10 @@ fn a_worker_that_is_late_is_killed_and_said_to_be_overdue() {
     let how = How::Signalled { signal: 9, core: false };
     say(&mut guard, &FromGuard::Ended(Ended { stand_in: true, ..Ended::of(how) }));
     let (_, notice) = notices.recv().expect("it is passed on");
-    assert!(matches!(notice, Notice::Ended(Ended { how: How::Overdue, stand_in: true, .. }, None)), "{notice:?}");
+    assert!(
+        matches!(notice, Notice::Ended(Ended { how: How::Overdue, stand_in: true, .. }, None)),
+        "{notice:?}"
+    );
 }
 
 #[test]

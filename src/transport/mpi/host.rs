@@ -148,7 +148,8 @@ impl MpiTransport {
             is_output_wanted: self.terms.sink.is_some(),
             heartbeat_timeout: Some(self.terms.heartbeat_timeout),
         };
-        let start = program.start(watch).map_err(|reason| SpawnFailure::new(SpawnCause::Executable, reason))?;
+        let start =
+            program.start(watch).map_err(|reason| SpawnFailure::new(SpawnCause::Executable, reason))?;
         let (host, address) = self.place(worker)?;
         let control = self.runtime.control();
         let ticket = control.expect(Expectation {

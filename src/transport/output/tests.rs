@@ -40,7 +40,8 @@ fn each_stream_of_each_worker_has_a_file() {
 #[test]
 fn an_end_waits_for_the_workers_that_write_and_not_for_ever() {
     let folder = tempfile::tempdir().expect("there is room");
-    let sink = Sink::start(Output::Directory(folder.path().to_owned())).expect("it starts").expect("it writes");
+    let sink =
+        Sink::start(Output::Directory(folder.path().to_owned())).expect("it starts").expect("it writes");
     let voice = sink.voice(WorkerId(0));
     let begun = Instant::now();
     sink.wait_until_written(Duration::from_millis(50));
