@@ -52,6 +52,9 @@ scenarios! {
         without_init;
     faults:
         a_worker_dies,
+        all_processes_of_a_worker_are_ended,
+        deaths_are_known_at_once,
+        guards_are_small_and_sleep,
         a_task_panics,
         a_task_fails_with_causes,
         an_initializer_fails,

@@ -5,8 +5,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use offshoot::Handle;
+use rustix::process::Pid;
 use tempfile::TempDir;
 
 use crate::tasks::{hold, never_end};
@@ -50,6 +51,15 @@ impl Stage {
     /// Waits until the task runs.
     pub(crate) fn await_start(&self, name: &str) -> anyhow::Result<()> {
         eventually("a task to start", || self.file(name, "started").exists())
+    }
+
+    /// The worker and the guard of a task that never ends.
+    pub(crate) fn processes(&self, name: &str) -> anyhow::Result<[Pid; 2]> {
+        self.await_start(name)?;
+        let ids = std::fs::read_to_string(self.file(name, "started"))?;
+        let mut ids = ids.split(' ').map(|id| anyhow::Ok(Pid::from_raw(id.parse()?).context("it has an id")?));
+        let mut next = || ids.next().context("it names two processes")?;
+        Ok([next()?, next()?])
     }
 
     pub(crate) fn has_started(&self, name: &str) -> bool {

@@ -47,9 +47,12 @@ offshoot::tasks! {
         Ok(if cancelled { "cancelled" } else { "released" }.to_owned())
     }
 
-    /// Announces itself by a file, and then neither ends nor asks whether it is still wanted.
+    /// Announces itself by a file that names its worker and its guard, and then neither ends nor asks whether it is
+    /// still wanted.
     pub(crate) fn never_end(started: PathBuf) {
-        fs::write(&started, "")?;
+        let draft = started.with_extension("draft");
+        fs::write(&draft, format!("{} {}", process::id(), std::os::unix::process::parent_id()))?;
+        fs::rename(&draft, &started)?;
         eventually("nothing", || false)
     }
 
