@@ -80,6 +80,7 @@ scenarios! {
         the_host_has_finalized_mpi;
     elsewhere:
         tasks_run_on_two_hosts,
+        a_silent_host_is_lost,
         slots_come_from_slurm;
     spawn:
         missing_executable,

@@ -57,7 +57,8 @@ impl Stage {
     pub(crate) fn processes(&self, name: &str) -> anyhow::Result<[Pid; 2]> {
         self.await_start(name)?;
         let ids = std::fs::read_to_string(self.file(name, "started"))?;
-        let mut ids = ids.split(' ').map(|id| anyhow::Ok(Pid::from_raw(id.parse()?).context("it has an id")?));
+        let mut ids =
+            ids.split(' ').map(|id| anyhow::Ok(Pid::from_raw(id.parse()?).context("it has an id")?));
         let mut next = || ids.next().context("it names two processes")?;
         Ok([next()?, next()?])
     }

@@ -8,7 +8,9 @@ use std::os::unix::net::UnixStream;
 use crossbeam_channel::{Receiver, unbounded};
 
 use super::*;
-use crate::wire::control::{TO_GUARD_MAX, Watch};
+use crate::ids::WorkerId;
+use crate::transport::output::{Output as Sinks, Sink};
+use crate::wire::control::{Dropped, StreamName, TO_GUARD_MAX, Watch};
 
 const SECRET: [u8; 16] = [7; 16];
 
@@ -219,4 +221,118 @@ fn a_stranger_on_the_network_is_sent_away_and_costs_nothing() {
     assert_eq!(hear(&mut guard), Some(ToGuard::Start(start())));
     assert!(notices.is_empty(), "strangers are nobody's business");
     drop(silent);
+}
+
+const TIMEOUT: Duration = Duration::from_millis(400);
+
+fn watched() -> Start {
+    let heartbeat_timeout = Some(TIMEOUT);
+    Start { watch: Watch { heartbeat_timeout, ..Watch::default() }, ..start() }
+}
+
+/// A guard that has been told to start a worker, and to say that it is there.
+fn watched_from_afar(control: &Control) -> (TcpStream, Receiver<(Ticket, Notice)>) {
+    let (notify, notices) = unbounded();
+    let ticket = control.expect(expectation(watched(), Duration::from_secs(20), notify));
+    let mut guard = connect_from_afar(control);
+    say(&mut guard, &FromGuard::Here { ticket, secret: Secret(SECRET) });
+    assert_eq!(hear(&mut guard), Some(ToGuard::Start(watched())));
+    (guard, notices)
+}
+
+#[test]
+fn a_guard_on_another_host_that_is_silent_is_lost_and_no_other() {
+    let control = control();
+    let begun = Instant::now();
+    let (mut silent, notices) = watched_from_afar(&control);
+    let (mut slow, slow_notices) = watched_from_afar(&control);
+    let (near_notify, near_notices) = unbounded();
+    let near_ticket = control.expect(expectation(watched(), Duration::from_secs(20), near_notify));
+    let mut near = connect(&control);
+    say(&mut near, &FromGuard::Here { ticket: near_ticket, secret: Secret(SECRET) });
+    assert_eq!(hear(&mut near), Some(ToGuard::Start(start())), "on one host nobody beats");
+    let started = FromGuard::Started { pid: 7, host: "there".to_owned() };
+    say(&mut silent, &started);
+    // One that says something just in time is slow, and no more.
+    let mut slow_stays = slow.try_clone().expect("there is a descriptor left");
+    let beats = thread::spawn(move || {
+        for _ in 0..5 {
+            thread::sleep(TIMEOUT * 6 / 10);
+            say(&mut slow_stays, &FromGuard::Beat);
+        }
+    });
+    let (_, notice) = notices.recv_timeout(Duration::from_secs(20)).expect("it is reported");
+    let took = begun.elapsed();
+    let Notice::Ended(Ended { how: How::Silent { after: TIMEOUT }, .. }, Some(at)) = notice else {
+        panic!("{notice:?}")
+    };
+    assert!(took >= TIMEOUT && took < 10 * TIMEOUT, "{took:?}");
+    assert_eq!((at.pid, &*at.host), (7, "there"));
+    beats.join().expect("it only speaks");
+    assert!(slow_notices.is_empty() && near_notices.is_empty());
+    // All the while this side has said that it is there.
+    assert_eq!(hear(&mut slow), Some(ToGuard::Beat));
+    assert_eq!(hear(&mut silent), Some(ToGuard::Beat));
+}
+
+fn output(text: &[u8]) -> FromGuard {
+    let (stream, task, dropped) = (StreamName::Stdout, None, Dropped::default());
+    FromGuard::Output(Output { stream, task, dropped, bytes: text.to_vec().into() })
+}
+
+#[test]
+fn output_is_taken_and_comes_before_the_end() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let sink =
+        Sink::start(Sinks::Directory(folder.path().to_owned())).expect("it starts").expect("it writes");
+    let control = control();
+    let (notify, notices) = unbounded();
+    let voice = Some(sink.voice(WorkerId(3)));
+    let ticket =
+        control.expect(Expectation { voice, ..expectation(start(), Duration::from_secs(20), notify) });
+    let mut guard = connect(&control);
+    say(&mut guard, &FromGuard::Here { ticket, secret: Secret(SECRET) });
+    assert!(hear(&mut guard).is_some());
+    let piece = vec![b'x'; LINE_MAX];
+    for _ in 0..2 * WINDOW / LINE_MAX {
+        say(&mut guard, &output(&piece));
+        let cost = (LINE_MAX + 1024) as u64;
+        assert_eq!(hear(&mut guard), Some(ToGuard::Taken { cost }), "there is room again");
+    }
+    say(&mut guard, &output(b"the end"));
+    let how = How::Exited { code: 0 };
+    say(&mut guard, &FromGuard::Ended(Ended::of(how)));
+    assert!(matches!(notices.recv().expect("it is passed on"), (_, Notice::Ended(..))));
+    control.forget(ticket);
+    sink.wait_until_written(Duration::from_secs(20));
+    let written = std::fs::read(folder.path().join("worker-3.out")).expect("it was written");
+    assert!(written.len() == 2 * WINDOW + 7 && written.ends_with(b"the end"), "{}", written.len());
+}
+
+#[test]
+fn a_guard_that_floods_its_parent_is_sent_away() {
+    let folder = tempfile::tempdir().expect("there is room");
+    // A pipe that nobody empties.
+    let name = folder.path().join("worker-0.out");
+    let status = process::Command::new("mkfifo").arg(&name).status().expect("it is there");
+    assert!(status.success());
+    let _reader = std::fs::File::options().read(true).write(true).open(&name).expect("it is there");
+    let sink =
+        Sink::start(Sinks::Directory(folder.path().to_owned())).expect("it starts").expect("it writes");
+    let control = control();
+    let (notify, notices) = unbounded();
+    let voice = Some(sink.voice(WorkerId(0)));
+    let ticket =
+        control.expect(Expectation { voice, ..expectation(start(), Duration::from_secs(20), notify) });
+    let mut guard = connect(&control);
+    say(&mut guard, &FromGuard::Here { ticket, secret: Secret(SECRET) });
+    assert!(hear(&mut guard).is_some());
+    let piece = output(&vec![b'x'; LINE_MAX]).encode();
+    let mut sent = 0;
+    while guard.write_all(&piece).is_ok() {
+        sent += LINE_MAX;
+        assert!(sent < 4 * UNDER_WAY_MAX, "it takes whatever comes");
+    }
+    let (_, notice) = notices.recv().expect("it is reported");
+    assert!(matches!(notice, Notice::Ended(Ended { how: How::GuardGone, .. }, _)), "{notice:?}");
 }
