@@ -438,7 +438,7 @@ impl Listener {
             };
             if heartbeat.is_silent(now) {
                 let how = How::Silent { after: heartbeat.timeout() };
-                connection.finish(&self.state, Ended::of(how));
+                connection.give_up(&self.state, how);
             } else if heartbeat.is_due(now)
                 && let Some(expected) = self.state.guards().expected.get_mut(&ticket)
             {
@@ -593,7 +593,17 @@ impl Connection {
 
     /// The guard has gone without saying how its worker ended: killed itself, as a rule.
     fn close(&mut self, state: &State) {
-        self.finish(state, Ended::of(How::GuardGone));
+        self.give_up(state, How::GuardGone);
+    }
+
+    /// Nothing more is expected of this guard, which ends its worker if it is still there and finds itself alone.
+    fn give_up(&mut self, state: &State, how: How) {
+        self.finish(state, Ended::of(how));
+        if let Some(ticket) = self.ticket
+            && let Some(expected) = state.guards().expected.get_mut(&ticket)
+        {
+            expected.stream = None;
+        }
     }
 
     fn refuse(&mut self, state: &State, error: &WireError) {
