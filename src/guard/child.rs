@@ -47,6 +47,8 @@ pub(super) struct Child {
     news: Option<PipeReader>,
     passed: Passed,
     is_killed: bool,
+    /// It has been waited for, and its number may be somebody else's.
+    is_buried: bool,
     /// It said that it cannot work for this host.
     is_unfit: bool,
     /// It initialized MPI and never said that it is a worker of ours.
@@ -107,6 +109,7 @@ impl Child {
             news: Some(news),
             passed: Passed::Nothing,
             is_killed: false,
+            is_buried: false,
             is_unfit: false,
             is_stranger: false,
         })
@@ -214,6 +217,7 @@ impl Child {
             Ok((status, peak_kib)) => (self.how(status), peak_kib),
             Err(error) => (How::NotStarted { reason: format!("its end could not be learned: {error}") }, 0),
         };
+        self.is_buried = true;
         if !spares_orphans {
             kill_orphans();
         }
@@ -248,6 +252,16 @@ impl Child {
             if !await_orphans(until) {
                 return;
             }
+        }
+    }
+}
+
+impl Drop for Child {
+    /// A guard that comes to an unforeseen end leaves nobody behind either.
+    fn drop(&mut self) {
+        if !self.is_buried {
+            self.kill();
+            kill_orphans();
         }
     }
 }

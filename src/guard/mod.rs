@@ -14,12 +14,14 @@ mod output;
 mod parent;
 mod pmi;
 
-use std::os::fd::BorrowedFd;
+use std::io::PipeReader;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::process::Signal;
 
 use crate::launch;
 use crate::process as own;
@@ -32,6 +34,7 @@ use parent::{Parent, Wish};
 /// Watches over one worker from its start to its end, and ends with it.
 pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
     own::outlive_worker();
+    let order = orders_to_end();
     let mut parent = Parent::connect(address, ticket);
     let Some(start) = parent.await_start() else {
         // It is told all the same: the parent's spawn waits for a process that initializes MPI.
@@ -47,7 +50,7 @@ pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
         }
     };
     parent.say(&FromGuard::Started { pid: child.pid(), host: launch::own_name() });
-    attend(&mut parent, &mut child);
+    attend(&mut parent, &mut child, order.as_ref());
     // It may have initialized MPI and ended before its guard was told: then nobody may do so once more.
     if child.passed() < Passed::Init && parent.is_spawned_within(SPAWN_NEWS) {
         child.count_as_ready();
@@ -60,11 +63,21 @@ pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
     leave(passed, parent)
 }
 
+/// Readable when a daemon of the MPI has told this guard to end. It tells the worker's process tree first, as far as
+/// it has the time: an order that cannot be caught may follow.
+fn orders_to_end() -> Option<PipeReader> {
+    let (order, ordered) = std::io::pipe().ok()?;
+    for signal in [Signal::TERM, Signal::HUP] {
+        signal_hook::low_level::pipe::register(signal.as_raw(), ordered.try_clone().ok()?).ok()?;
+    }
+    Some(order)
+}
+
 /// How long the news that `MPI_Comm_spawn` has returned may be on its way.
 const SPAWN_NEWS: Duration = Duration::from_millis(250);
 
 /// Sends on what the worker writes, and does what the parent says, until the worker has ended.
-fn attend(parent: &mut Parent, child: &mut Child) {
+fn attend(parent: &mut Parent, child: &mut Child, order: Option<&PipeReader>) {
     loop {
         let now = Instant::now();
         parent.tend(now);
@@ -78,12 +91,16 @@ fn attend(parent: &mut Parent, child: &mut Child) {
         let until =
             parent.deadline().into_iter().chain(child.kill_at()).chain(child.outlet.deadline(now)).min();
         let [stdout, stderr] = child.outlet.watched(now);
-        let watched = [parent.fd(), child.news(), stdout, stderr, Some(child.end())];
-        let [from_parent, news, stdout, stderr, ended] = sleep(watched, until);
+        let order = order.filter(|_| !child.is_killed()).map(AsFd::as_fd);
+        let watched = [parent.fd(), child.news(), stdout, stderr, Some(child.end()), order];
+        let [from_parent, news, stdout, stderr, ended, is_ordered] = sleep(watched, until);
         let now = Instant::now();
         for which in [stdout, stderr].into_iter().enumerate().filter_map(|(which, any)| any.then_some(which))
         {
             child.outlet.read(which, parent, now);
+        }
+        if is_ordered {
+            child.kill();
         }
         if news && child.read_news() {
             parent.say(&FromGuard::Ready);
@@ -104,7 +121,7 @@ fn attend(parent: &mut Parent, child: &mut Child) {
 }
 
 /// Sleeps until one of these can be read, or until then, and says which.
-fn sleep(watched: [Option<BorrowedFd<'_>>; 5], until: Option<Instant>) -> [bool; 5] {
+fn sleep(watched: [Option<BorrowedFd<'_>>; 6], until: Option<Instant>) -> [bool; 6] {
     let mut fds: Vec<PollFd<'_>> =
         watched.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     match poll(&mut fds, until.map(own::timespec_until).as_ref()) {

@@ -5,7 +5,7 @@
 //! ever. Memory is bounded either way: one read and one line of each stream.
 
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -110,7 +110,7 @@ impl Outlet {
         // found its words still there, and have left a mark. Tasks may end and begin while this reads, so the board
         // is looked at twice, and those that have left a mark are out of the question.
         let before = board.task();
-        let length = reader.as_mut().map_or(0, |reader| reader.read(buffer).unwrap_or(0));
+        let length = reader.as_mut().map_or(0, |reader| read_some(reader, buffer));
         let after = board.task();
         let running =
             [before.1.then_some(before.0), (before != after).then_some(after.0)].map(|one| one.map(TaskId));
@@ -147,6 +147,16 @@ impl Outlet {
     /// The last lines of stderr.
     pub(super) fn last_words(&mut self) -> Vec<String> {
         self.tail.take()
+    }
+}
+
+/// One read; nothing is the end.
+fn read_some(reader: &mut impl Read, buffer: &mut [u8]) -> usize {
+    loop {
+        match reader.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => return read.unwrap_or(0),
+        }
     }
 }
 

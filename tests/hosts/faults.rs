@@ -74,6 +74,28 @@ pub(crate) fn all_processes_of_a_worker_are_ended() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Daemons of an MPI tell what they have started to end by SIGTERM, before they use force.
+pub(crate) fn a_guard_that_is_told_to_end_takes_all_along() -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(0..=1).attempts_max(1).build()?;
+    let stage = Stage::new()?;
+    let handle = pool.submit(stage.start_one_that_is_deaf("a")).map_err(|error| error.reason)?;
+    let deaf = stage.deaf("a")?;
+    let [worker, guard] = stage.processes("a")?;
+    kill_process(guard, Signal::TERM)?;
+    match result(handle) {
+        Err(TaskError::Lost { reason, .. }) => ensure!(reason.contains("SIGKILL"), "{reason}"),
+        other => bail!("not lost, but {other:?}"),
+    }
+    for process in [worker, deaf, guard] {
+        eventually("all to end", || {
+            let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        })?;
+    }
+    ensure!(result(pool.submit(double(21))?)? == 42, "a later spawn works");
+    Ok(())
+}
+
 /// From the kill of a worker, or of its guard where the MPI survives that, until its task is known to be lost.
 pub(crate) fn deaths_are_known_at_once() -> anyhow::Result<()> {
     let workers = 5;

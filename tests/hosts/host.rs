@@ -53,6 +53,7 @@ scenarios! {
     faults:
         a_worker_dies,
         all_processes_of_a_worker_are_ended,
+        a_guard_that_is_told_to_end_takes_all_along,
         deaths_are_known_at_once,
         guards_are_small_and_sleep,
         a_task_panics,

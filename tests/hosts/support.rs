@@ -10,7 +10,7 @@ use offshoot::Handle;
 use rustix::process::Pid;
 use tempfile::TempDir;
 
-use crate::tasks::{hold, never_end};
+use crate::tasks::{hold, never_end, start_one_that_is_deaf};
 
 /// Looks until something holds; fails if that takes longer than half a minute.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
@@ -51,6 +51,18 @@ impl Stage {
     /// Waits until the task runs.
     pub(crate) fn await_start(&self, name: &str) -> anyhow::Result<()> {
         eventually("a task to start", || self.file(name, "started").exists())
+    }
+
+    /// As `never_end`, with a process that has left the worker's group and hears no SIGTERM.
+    pub(crate) fn start_one_that_is_deaf(&self, name: &str) -> offshoot::Call<start_one_that_is_deaf> {
+        start_one_that_is_deaf(self.file(name, "started"))
+    }
+
+    /// That process.
+    pub(crate) fn deaf(&self, name: &str) -> anyhow::Result<Pid> {
+        self.await_start(name)?;
+        let id = std::fs::read_to_string(self.file(name, "pid"))?;
+        Pid::from_raw(id.trim().parse()?).context("it has an id")
     }
 
     /// The worker and the guard of a task that never ends.

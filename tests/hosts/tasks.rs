@@ -137,6 +137,17 @@ offshoot::tasks! {
         process::exit(3)
     }
 
+    /// Starts a process that has left the worker's group and hears no SIGTERM, writes its number into a file beside
+    /// `started`, and never ends.
+    pub(crate) fn start_one_that_is_deaf(started: PathBuf) {
+        let script = "trap '' TERM HUP; echo $$ > \"$1\".draft; mv \"$1\".draft \"$1\"; while :; do sleep 1000; done";
+        let pid = started.with_extension("pid");
+        process::Command::new("setsid").args(["sh", "-c", script, "sh"]).arg(&pid).spawn()?;
+        eventually("it to start", || pid.exists())?;
+        fs::write(&started, format!("{} {}", process::id(), std::os::unix::process::parent_id()))?;
+        eventually("nothing", || false)
+    }
+
     pub(crate) fn panic_with(message: String) {
         ensure!(message != "never", "so that the compiler thinks that this may return");
         panic!("{message}");

@@ -1,16 +1,19 @@
 //! Who connects, who is believed, and what becomes of a guard that is late.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixStream;
 
 use crossbeam_channel::{Receiver, unbounded};
 
+use super::listener::{STRANGERS_MAX, UNDER_WAY_MAX};
 use super::*;
 use crate::ids::WorkerId;
 use crate::transport::output::{Output as Sinks, Sink};
-use crate::wire::control::{Dropped, StreamName, TO_GUARD_MAX, Watch};
+use crate::wire::control::{
+    Dropped, FromGuard, How, LINE_MAX, Output, Splitter, StreamName, TO_GUARD_MAX, Watch,
+};
 
 const SECRET: [u8; 16] = [7; 16];
 
