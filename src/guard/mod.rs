@@ -102,8 +102,15 @@ fn attend(parent: &mut Parent, child: &mut Child, order: Option<&PipeReader>) {
         if is_ordered {
             child.kill();
         }
-        if news && child.read_news() {
-            parent.say(&FromGuard::Ready);
+        if news {
+            let before = child.passed();
+            if child.read_news() {
+                parent.say(&FromGuard::Ready);
+            }
+            if before < Passed::Bye && child.passed() >= Passed::Bye {
+                child.outlet.flush(parent);
+                parent.say(&FromGuard::Leaving);
+            }
         }
         if from_parent {
             for wish in parent.listen() {

@@ -144,6 +144,23 @@ impl Outlet {
         }
     }
 
+    /// The worker is about to leave: takes what it has written, and lines that have no end yet. What still comes is
+    /// from its libraries.
+    pub(super) fn flush(&mut self, taker: &mut impl Taker) {
+        for which in 0..self.pipes.len() {
+            let mut taken = 0;
+            while taken < REST_MAX
+                && taker.has_room()
+                && is_readable(self.pipes[which].reader.as_ref().map(AsFd::as_fd))
+            {
+                taken += self.read_once(which, taker, false).max(1);
+            }
+            if self.is_wanted && taker.has_room() {
+                self.pipes[which].lines.finish(taker);
+            }
+        }
+    }
+
     /// The last lines of stderr.
     pub(super) fn last_words(&mut self) -> Vec<String> {
         self.tail.take()

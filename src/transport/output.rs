@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -78,17 +79,29 @@ pub(crate) struct Sink {
 
 #[derive(Default)]
 struct State {
-    /// Workers of which something may still come.
-    open: Mutex<usize>,
+    counts: Mutex<Counts>,
     changed: Condvar,
     thread: OnceLock<ThreadId>,
 }
 
+#[derive(Default)]
+struct Counts {
+    /// Workers that have not said goodbye.
+    speaking: usize,
+    /// Workers whose processes are there: their libraries may have last words.
+    there: usize,
+}
+
+/// How long such words are waited for.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(200);
+
 enum Piece {
     /// The credit goes back to the guard when the piece is dropped.
     Lines { worker: WorkerId, host: Arc<str>, output: wire::Output, _credit: Option<Credit> },
+    /// The worker has said goodbye.
+    Leaving,
     /// Nothing more comes of this worker.
-    End { worker: WorkerId },
+    End { worker: WorkerId, was_speaking: bool },
 }
 
 /// All sinks of this process, for its end.
@@ -126,8 +139,10 @@ impl Sink {
 
     /// The way for what one worker writes. It is open until it is dropped.
     pub(crate) fn voice(self: &Arc<Self>, worker: WorkerId) -> Voice {
-        *self.state.open() += 1;
-        Voice { worker, sink: Arc::clone(self) }
+        let mut counts = self.state.counts();
+        counts.speaking += 1;
+        counts.there += 1;
+        Voice { worker, sink: Arc::clone(self), is_speaking: AtomicBool::new(true) }
     }
 
     /// Waits until all that the workers wrote has been written, for so long at most.
@@ -145,8 +160,8 @@ pub(crate) fn wait_until_written(patience: Duration) {
 }
 
 impl State {
-    fn open(&self) -> MutexGuard<'_, usize> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wait(&self, until: Instant) {
@@ -154,8 +169,13 @@ impl State {
         if self.thread.get() == Some(&thread::current().id()) {
             return;
         }
-        let left = until.saturating_duration_since(Instant::now());
-        drop(self.changed.wait_timeout_while(self.open(), left, |open| *open > 0));
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        let waited =
+            self.changed.wait_timeout_while(self.counts(), left(until), |counts| counts.speaking > 0);
+        let (counts, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        // Some MPIs take seconds to finalize.
+        let until = until.min(Instant::now() + LAST_WORDS_PATIENCE);
+        drop(self.changed.wait_timeout_while(counts, left(until), |counts| counts.there > 0));
     }
 }
 
@@ -163,9 +183,17 @@ impl State {
 pub(crate) struct Voice {
     worker: WorkerId,
     sink: Arc<Sink>,
+    is_speaking: AtomicBool,
 }
 
 impl Voice {
+    /// The worker has said goodbye, and all that it wrote until then has been handed on.
+    pub(crate) fn note_leaving(&self) {
+        if self.is_speaking.swap(false, Ordering::Relaxed) {
+            let _ = self.sink.pieces.send(Piece::Leaving);
+        }
+    }
+
     /// Hands on what the worker wrote. It never waits.
     pub(crate) fn say(&self, host: Arc<str>, output: wire::Output, credit: Option<Credit>) {
         let piece = Piece::Lines { worker: self.worker, host, output, _credit: credit };
@@ -176,7 +204,8 @@ impl Voice {
 
 impl Drop for Voice {
     fn drop(&mut self) {
-        let _ = self.sink.pieces.send(Piece::End { worker: self.worker });
+        let was_speaking = *self.is_speaking.get_mut();
+        let _ = self.sink.pieces.send(Piece::End { worker: self.worker, was_speaking });
     }
 }
 
@@ -184,9 +213,15 @@ fn write_all(mut writer: Writer, pieces: &Receiver<Piece>, state: &State) {
     for piece in pieces {
         match piece {
             Piece::Lines { worker, host, output, _credit } => writer.write(worker, &host, &output),
-            Piece::End { worker } => {
+            Piece::Leaving => {
+                state.counts().speaking -= 1;
+                state.changed.notify_all();
+            }
+            Piece::End { worker, was_speaking } => {
                 writer.end(worker);
-                *state.open() -= 1;
+                let mut counts = state.counts();
+                counts.speaking -= usize::from(was_speaking);
+                counts.there -= 1;
                 state.changed.notify_all();
             }
         }

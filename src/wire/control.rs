@@ -10,6 +10,7 @@
 //! guard ◀─Taken───────── parent     so much of them has been taken: there is room for as much again
 //! guard ◀─Beat─────────▶ parent     I am here, where the two are on different hosts
 //! guard ◀─Kill────────── parent     end the worker
+//! guard ─Leaving───────▶ parent     the worker has said goodbye, and what it wrote is on its way
 //! guard ─Ended─────────▶ parent     how the worker ended, and its last words
 //! ```
 //!
@@ -60,6 +61,8 @@ pub(crate) enum FromGuard {
     Ended(Ended),
     /// I am here.
     Beat,
+    /// The worker is about to leave in order, and what it has written until then has been sent.
+    Leaving,
     /// It is a frame of its own kind, whose body is the lines; and the last here, so that the others keep their
     /// numbers.
     #[serde(skip)]

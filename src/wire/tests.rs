@@ -248,6 +248,7 @@ fn from_guard() -> impl Strategy<Value = FromGuard> {
         (any::<u32>(), any::<String>()).prop_map(|(pid, host)| FromGuard::Started { pid, host }),
         Just(FromGuard::Ready),
         Just(FromGuard::Beat),
+        Just(FromGuard::Leaving),
         output().prop_map(FromGuard::Output),
         ended().prop_map(FromGuard::Ended),
     ]

@@ -31,7 +31,9 @@ pub(crate) fn lines_go_to_files() -> anyhow::Result<()> {
     for round in 0..100 {
         result(pool.submit(print_lines(format!("{round}\n\n"), format!("err {round}")))?)?;
     }
+    let begun = Instant::now();
     pool.shutdown();
+    println!("shut down in {:?}", begun.elapsed());
     let expected: String = (0..100).map(|round| format!("{round}\n\n")).collect();
     ensure!(fs::read_to_string(logs.join("worker-0.out"))? == expected);
     let expected: String = (0..100).map(|round| format!("err {round}")).collect();

@@ -216,6 +216,12 @@ impl Connection {
             }
             (Some(_), FromGuard::Ready) => self.tell(state, Notice::Ready),
             (Some(_), FromGuard::Beat) => {}
+            (Some(ticket), FromGuard::Leaving) => {
+                let voice = state.guards().expected.get(&ticket).and_then(|expected| expected.voice.clone());
+                if let Some(voice) = voice {
+                    voice.note_leaving();
+                }
+            }
             (Some(ticket), FromGuard::Output(output)) => self.pass_on(ticket, output, state),
             (Some(_), FromGuard::Ended(ended)) => self.finish(state, ended),
             (None, _) | (Some(_), FromGuard::Here { .. }) => {

@@ -46,6 +46,12 @@ fn an_end_waits_for_the_workers_that_write_and_not_for_ever() {
     let begun = Instant::now();
     sink.wait_until_written(Duration::from_millis(50));
     assert!(begun.elapsed() >= Duration::from_millis(50), "a worker is there");
+    // Of one that has said goodbye only its libraries have something to say.
+    voice.note_leaving();
+    voice.note_leaving();
+    let said = Instant::now();
+    sink.wait_until_written(Duration::from_secs(600));
+    assert!(said.elapsed() >= LAST_WORDS_PATIENCE && said.elapsed() < Duration::from_secs(60));
     drop(voice);
     sink.wait_until_written(Duration::from_secs(600));
     assert!(begun.elapsed() < Duration::from_secs(60));
