@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 use offshoot::{BuildError, Pool, SlotsError, Source, TaskError};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Stage, eventually, result};
+use crate::support::{Stage, eventually, is_gone, result};
 use crate::tasks::{double, meet_at};
 
 pub(crate) fn tasks_run_on_two_hosts() -> anyhow::Result<()> {
@@ -103,7 +103,6 @@ pub(crate) fn a_silent_host_is_lost() -> anyhow::Result<()> {
     cable("down")?;
     let lost = result(far);
     let took = begun.elapsed();
-    let is_gone = |process: Pid| fs::metadata(format!("/proc/{process}/exe")).is_err();
     eventually("the worker to end itself", || is_gone(worker))?;
     let ended = begun.elapsed();
     cable("up")?;

@@ -10,7 +10,7 @@ use offshoot::{Pool, SpawnCause, TaskError};
 use rustix::process::{Signal, kill_process};
 
 use crate::programs::shell;
-use crate::support::{Stage, eventually, result};
+use crate::support::{Stage, eventually, is_gone, result};
 use crate::tasks::{die, double, enter, fail_with_causes, guard, open_ledger, panic_with, pid};
 
 pub(crate) fn a_worker_dies() -> anyhow::Result<()> {
@@ -61,10 +61,6 @@ pub(crate) fn all_processes_of_a_worker_are_ended() -> anyhow::Result<()> {
         other => bail!("not overdue, but {other:?}"),
     }
     let pid = |name: &str| anyhow::Ok(fs::read_to_string(file(name))?.trim().to_owned());
-    let is_gone = |pid: &str| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.is_empty() || stat.contains(") Z ")
-    };
     let (deaf, tidy) = (pid("deaf")?, pid("tidy")?);
     ensure!(file("asked").exists(), "the worker was not asked first");
     let begun = Instant::now();
@@ -87,10 +83,7 @@ pub(crate) fn a_guard_that_is_told_to_end_takes_all_along() -> anyhow::Result<()
         other => bail!("not lost, but {other:?}"),
     }
     for process in [worker, deaf, guard] {
-        eventually("all to end", || {
-            let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-            stat.is_empty() || stat.contains(") Z ")
-        })?;
+        eventually("all to end", || is_gone(process))?;
     }
     ensure!(result(pool.submit(double(21))?)? == 42, "a later spawn works");
     Ok(())

@@ -13,7 +13,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use crate::support::{eventually, result};
+use crate::support::{eventually, is_gone, result};
 use crate::tasks::{double, guard, leave_a_writer_and_die, print_bytes, print_lines, print_who};
 
 /// The test finds them in the host's streams.
@@ -98,7 +98,7 @@ pub(crate) fn a_hundred_megabytes_blow_no_memory() -> anyhow::Result<()> {
     let grown = peak_kib("self")? - before;
     println!("the host has grown by {grown} KiB");
     ensure!(grown < 16 << 10, "the host has grown by {grown} KiB");
-    eventually("the guard to leave", || fs::metadata(format!("/proc/{guard}")).is_err())
+    eventually("the guard to leave", || is_gone(guard))
 }
 
 fn peak_kib(process: &str) -> anyhow::Result<u64> {

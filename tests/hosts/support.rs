@@ -24,6 +24,12 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> anyhow:
     Ok(())
 }
 
+/// Whether a process has ended, even if nobody has waited for it yet.
+pub(crate) fn is_gone(process: impl std::fmt::Display) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
+}
+
 /// Where a task that holds and the host tell each other, by files, how far they are.
 pub(crate) struct Stage {
     folder: TempDir,
