@@ -54,6 +54,7 @@ pub use launch::{Program, user_environment};
 pub use pool::{AsCompleted, Builder, Handle, Indexed, Map, Pool, Stats, Unordered, as_completed};
 pub use slots::{HostSlots, Slots, SlotsError, Source};
 pub use task::{Call, Context, Definition, Registry, Task};
+pub use transport::Output;
 pub use worker::{init, init_with};
 
 /// What the macros of this crate expand to. Not part of its interface.

@@ -7,10 +7,11 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
-use std::ptr;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
+use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 static ORIGINAL: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
@@ -72,6 +73,126 @@ pub(crate) fn block_terminal_signals() {
     }
 }
 
+/// Blocks SIGPIPE in the calling thread, which writes where perhaps nobody reads any more: that is an error,
+/// and not the end of a host that has not been told so.
+pub(crate) fn block_pipe_signal() {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initializes the set, the other calls take an initialized set and a valid signal
+    // number, and pthread_sigmask changes the calling thread's mask only.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGPIPE);
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// Waits for a child to end. Returns how it did, and the most memory that it, or a process that it had started
+/// and waited for, had in use at once, in KiB.
+pub(crate) fn wait_for(child: rustix::process::Pid) -> io::Result<(ExitStatus, u64)> {
+    let mut status = 0;
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    loop {
+        // SAFETY: both pointers are to values of ours that outlive the call.
+        let waited = unsafe { libc::wait4(child.as_raw_nonzero().get(), &mut status, 0, usage.as_mut_ptr()) };
+        if waited > 0 {
+            // SAFETY: all of it was zero, which is a valid value, and the kernel has filled it in.
+            let peak = unsafe { usage.assume_init() }.ru_maxrss;
+            return Ok((ExitStatus::from_raw(status), u64::try_from(peak).unwrap_or(0)));
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// A page of memory that a guard shares with its worker. There the worker says which task runs, for the price of
+/// a store; a message for each would cost more than a short task does.
+pub(crate) struct Board {
+    words: NonNull<AtomicU64>,
+}
+
+/// What the words of a [`Board`] are.
+const BOARD_TASK: usize = 0;
+const BOARD_READS: usize = 1;
+const BOARD_CONSTANTS: usize = 2;
+const BOARD_WORDS: usize = 8;
+
+impl Board {
+    /// Makes one, and the file by which another process can have it, too. `constants` are for that process.
+    pub(crate) fn create(constants: [u64; 4]) -> io::Result<(Self, OwnedFd)> {
+        use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+        let file = memfd_create("offshoot board", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        ftruncate(&file, (BOARD_WORDS * size_of::<AtomicU64>()) as u64)?;
+        // Who has it mapped must not find it gone.
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let board = Self::map(&file)?;
+        for (at, constant) in constants.into_iter().enumerate() {
+            board.word(BOARD_CONSTANTS + at).store(constant, Ordering::Relaxed);
+        }
+        Ok((board, file))
+    }
+
+    /// The one that this process inherited under this number.
+    pub(crate) fn inherited(fd: RawFd) -> io::Result<(Self, [u64; 4])> {
+        use std::os::fd::FromRawFd;
+        // SAFETY: our own guard opened it for this process alone and named it; it is asked for once.
+        let file = unsafe { OwnedFd::from_raw_fd(fd) };
+        let is_whole = rustix::fs::fcntl_get_seals(&file)?.contains(rustix::fs::SealFlags::SHRINK)
+            && rustix::fs::fstat(&file)?.st_size == (BOARD_WORDS * size_of::<AtomicU64>()) as i64;
+        if !is_whole {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let board = Self::map(&file)?;
+        let constants = std::array::from_fn(|at| board.word(BOARD_CONSTANTS + at).load(Ordering::Relaxed));
+        Ok((board, constants))
+    }
+
+    fn map(file: &OwnedFd) -> io::Result<Self> {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let length = BOARD_WORDS * size_of::<AtomicU64>();
+        // SAFETY: the kernel chooses a place that nobody has, and the mapping is never taken away. The file has
+        // this length for as long as it is there.
+        let words = unsafe { mmap(ptr::null_mut(), length, protection, MapFlags::SHARED, file, 0) }?;
+        NonNull::new(words.cast())
+            .map(|words| Self { words })
+            .ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+
+    fn word(&self, at: usize) -> &AtomicU64 {
+        assert!(at < BOARD_WORDS);
+        // SAFETY: the mapping has so many words, is aligned to a page, stays for ever, and is written by atomic
+        // operations only, whatever process does so.
+        unsafe { self.words.add(at).as_ref() }
+    }
+
+    /// Says which task runs.
+    pub(crate) fn begin(&self, task: u64) {
+        self.word(BOARD_TASK).store(task << 1 | 1, Ordering::Release);
+    }
+
+    /// It does not run any more.
+    pub(crate) fn end(&self, task: u64) {
+        self.word(BOARD_TASK).store(task << 1, Ordering::Release);
+    }
+
+    /// The last task that has begun, and whether it runs.
+    pub(crate) fn task(&self) -> (u64, bool) {
+        let word = self.word(BOARD_TASK).load(Ordering::Acquire);
+        (word >> 1, word & 1 == 1)
+    }
+
+    /// The guard has read something that the worker wrote.
+    pub(crate) fn count_read(&self) {
+        self.word(BOARD_READS).fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn reads(&self) -> u64 {
+        self.word(BOARD_READS).load(Ordering::Acquire)
+    }
+}
+
 /// Makes the calling process, a worker, live through the terminal's Ctrl-C: its host decides what
 /// becomes of it.
 pub(crate) fn outlive_terminal_signals() {
@@ -130,6 +251,20 @@ pub(crate) fn signal_name(signal: i32) -> String {
     ];
     let named = NAMES.iter().find(|(number, _)| *number == signal);
     named.map_or_else(|| format!("signal {signal}"), |(_, name)| (*name).to_owned())
+}
+
+/// Whether the system ends processes by this signal when memory runs out.
+pub(crate) fn may_be_for_memory(signal: i32) -> bool {
+    signal == libc::SIGKILL
+}
+
+/// The time from now until then, for a `poll`; a millisecond more, so that it has passed when that returns.
+pub(crate) fn timespec_until(until: std::time::Instant) -> rustix::event::Timespec {
+    let left = until.saturating_duration_since(std::time::Instant::now()) + Duration::from_millis(1);
+    rustix::event::Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(left.subsec_nanos()),
+    }
 }
 
 /// Has the process that `command` starts killed when the calling thread's process ends, in whatever way.

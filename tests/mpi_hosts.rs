@@ -8,11 +8,20 @@ use common::Scenario;
 
 #[test]
 fn tasks_run_on_two_hosts() {
+    on_two_hosts("tasks_run_on_two_hosts");
+}
+
+#[test]
+fn a_silent_host_is_lost() {
+    on_two_hosts("a_silent_host_is_lost");
+}
+
+fn on_two_hosts(scenario: &'static str) {
     if let Some(reason) = missing() {
-        println!("SKIPPED, because {reason}: workers on two hosts");
+        println!("SKIPPED, because {reason}: {scenario}");
         return;
     }
-    let said = Scenario::new("tasks_run_on_two_hosts")
+    let said = Scenario::new(scenario)
         .launched(&[concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/fake-hosts.sh")])
         .limit(90)
         .run();

@@ -43,11 +43,22 @@ scenarios! {
     a_task_calls_mpi_abort;
     a_task_does_not_stop;
     a_task_that_may_run_once_is_lost_once;
+    all_processes_of_a_worker_are_ended;
+    a_guard_that_is_told_to_end_takes_all_along;
+    deaths_are_known_at_once;
+    guards_are_small_and_sleep;
     a_task_panics;
     a_task_fails_with_causes;
     an_initializer_fails;
     an_initializer_panics;
     an_initializer_leaves_its_state;
+
+    lines_go_to_files;
+    discarded_lines_are_last_words_all_the_same;
+    each_line_is_of_its_task;
+    a_hundred_megabytes_blow_no_memory;
+    a_reader_that_stands_still_blocks_no_worker_for_ever;
+    a_writer_that_outlives_its_worker_delays_no_news;
 
     a_task_that_another_program_lacks;
     a_worker_without_tasks;
@@ -91,6 +102,12 @@ fn workers_die_in_mid_transfer_of_64_megabytes() {
     Scenario::new("workers_die_in_mid_transfer").argument("67108864").limit(150).run();
 }
 
+#[test]
+fn lines_come_to_the_hosts_own_streams() {
+    let said = Scenario::new("lines_come_to_the_hosts_own_streams").run();
+    assert_eq!(said, "to out\nmore to out\nthe last has no end");
+}
+
 /// The alarms of `common` go off.
 #[test]
 #[should_panic(expected = "did not end within its time limit")]
@@ -110,7 +127,7 @@ fn every_scenario_is_run() {
     let by_hand = [
         "the_host_has_mpi_at_a_low_level",
         "workers_die_in_mid_transfer",
-        "containment_is_what_was_chosen",
+        "lines_come_to_the_hosts_own_streams",
         "hangs",
         "leaves_a_process_behind",
     ];

@@ -18,11 +18,13 @@ use super::watchdog::Watchdog;
 use crate::error::BuildError;
 use crate::launch;
 use crate::process;
-use crate::transport::Doorbell;
 use crate::transport::mpi::Runtime;
+use crate::transport::{self, Doorbell};
 
 /// How long the end of the process waits for pools that nobody has shut down.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
+/// How long it then waits for what their workers wrote.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(1);
 /// `MPI_Init` has this long at least, however impatient a pool is with its workers: what it says is for ever.
 const INIT_LIMIT_MIN: Duration = Duration::from_secs(10);
 /// How often whoever waits for the MPI thread looks whether it has been given up.
@@ -185,7 +187,10 @@ fn finish() {
         .1
         .wait_timeout_while(ended, 2 * EXIT_GRACE, |ended| !*ended)
         .unwrap_or_else(PoisonError::into_inner);
-    if !*ended {
+    if *ended {
+        // The last words of workers that have left with their pools.
+        transport::output::wait_until_written(OUTPUT_PATIENCE);
+    } else {
         launch::end_daemons();
     }
 }

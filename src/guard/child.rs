@@ -6,14 +6,16 @@ use std::io::{PipeReader, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::output::Tail;
-use crate::launch::{self, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER};
-use crate::process;
-use crate::wire::control::{How, Start};
+use super::output::{Outlet, Taker};
+use crate::launch::{self, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER};
+use crate::process::{self, Board};
+use crate::wire::control::{Ended, How, Start};
+use crate::wire::marker::Marker;
 
 /// How far a worker came, as far as it told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,10 +41,14 @@ pub(super) struct Child {
     pid: Pid,
     /// Readable when the process has ended.
     end: OwnedFd,
-    stderr: Option<ChildStderr>,
-    tail: Tail,
+    pub(super) outlet: Outlet,
+    /// When it is to be killed that was asked to end.
+    kill_at: Option<Instant>,
     news: Option<PipeReader>,
     passed: Passed,
+    is_killed: bool,
+    /// It has been waited for, and its number may be somebody else's.
+    is_buried: bool,
     /// It said that it cannot work for this host.
     is_unfit: bool,
     /// It initialized MPI and never said that it is a worker of ours.
@@ -61,6 +67,11 @@ impl Child {
         // The worker inherits this end; everything else that is open here closes itself.
         rustix::io::fcntl_setfd(&told, rustix::io::FdFlags::empty())
             .map_err(|error| failed("cannot be given a pipe", &error))?;
+        let no_pipe = |error: std::io::Error| failed("cannot be given a pipe", &error);
+        let ((stdout, its_stdout), (stderr, its_stderr)) =
+            (std::io::pipe().map_err(no_pipe)?, std::io::pipe().map_err(no_pipe)?);
+        let (board, marker, page) = board([stdout.as_fd(), stderr.as_fd()])
+            .map_err(|error| failed("cannot be given a page of memory", &error))?;
         let mut command = Command::new(&executable);
         if let Some(path) = launch::plain_path() {
             command.env("PATH", path);
@@ -70,25 +81,35 @@ impl Child {
             .envs(start.variables.iter().map(|(name, value)| (text(name), text(value))))
             .env(ROLE_VARIABLE, ROLE_WORKER)
             .env(NEWS_VARIABLE, told.as_raw_fd().to_string())
+            .env(BOARD_VARIABLE, page.as_raw_fd().to_string())
             .env(PEER_VARIABLE, launch::peer())
             .current_dir(text(&start.directory))
             .stdin(Stdio::null())
-            .stderr(Stdio::piped())
+            .stdout(its_stdout)
+            .stderr(its_stderr)
             .process_group(0);
         process::die_with_this_one(&mut command);
-        let mut process = command.spawn().map_err(|error| failed("could not be started", &error))?;
+        let process = command.spawn().map_err(|error| failed("could not be started", &error))?;
         let pid = Pid::from_child(&process);
         let end = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             .map_err(|error| failed("was started but cannot be watched", &error))?;
-        let stderr = process.stderr.take();
+        let outlet = Outlet::new(
+            Some(stdout.into()),
+            Some(stderr.into()),
+            board,
+            marker,
+            start.watch.is_output_wanted,
+        );
         Ok(Self {
             process,
             pid,
             end,
-            stderr,
-            tail: Tail::default(),
+            outlet,
+            kill_at: None,
             news: Some(news),
             passed: Passed::Nothing,
+            is_killed: false,
+            is_buried: false,
             is_unfit: false,
             is_stranger: false,
         })
@@ -104,10 +125,6 @@ impl Child {
 
     pub(super) fn end(&self) -> BorrowedFd<'_> {
         self.end.as_fd()
-    }
-
-    pub(super) fn stderr(&self) -> Option<BorrowedFd<'_>> {
-        self.stderr.as_ref().map(AsFd::as_fd)
     }
 
     pub(super) fn news(&self) -> Option<BorrowedFd<'_>> {
@@ -149,59 +166,146 @@ impl Child {
         before < Passed::Init && self.passed >= Passed::Init
     }
 
-    /// Passes on what is there of stderr, and keeps the last lines.
-    pub(super) fn pass_stderr_on(&mut self) {
-        let mut bytes = [0; 16 << 10];
-        let read = self.stderr.as_mut().map_or(0, |stderr| stderr.read(&mut bytes).unwrap_or(0));
-        if read == 0 {
-            self.stderr = None;
+    /// Asks the worker, and what is in its process group, to end; after this time it is ordered.
+    pub(super) fn ask_to_end(&mut self, grace: Duration) {
+        let kill_at = Instant::now() + grace;
+        self.kill_at = Some(self.kill_at.map_or(kill_at, |earlier| earlier.min(kill_at)));
+        if grace.is_zero() {
+            return self.kill();
         }
-        self.tail.pass_on(&bytes[..read]);
+        for signal in [Signal::TERM, Signal::CONT] {
+            let _ = rustix::process::kill_process_group(self.pid, signal);
+            // It may have left its group, or not have one yet.
+            let _ = rustix::process::kill_process(self.pid, signal);
+        }
     }
 
-    /// Ends the worker and all that it started.
+    /// When to kill it, if that is still to be done.
+    pub(super) fn kill_at(&self) -> Option<Instant> {
+        self.kill_at.filter(|_| !self.is_killed)
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.is_killed
+    }
+
+    /// Ends the worker and its process group. What has left the group is ended when the worker has.
     pub(super) fn kill(&mut self) {
-        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
-        // It may have left its group, or not have one yet.
-        let _ = self.process.kill();
+        self.is_killed = true;
+        self.signal_group(Signal::KILL);
+        // It may have left its group, or not have one yet. It has not been waited for, so the number is its own.
+        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
     }
 
-    /// Waits for the ended worker, ends what it left behind unless it left in order, and says how it ended and what it said last.
-    pub(super) fn bury(&mut self) -> (How, Vec<String>) {
+    fn signal_group(&self, signal: Signal) {
+        let _ = rustix::process::kill_process_group(self.pid, signal);
+    }
+
+    /// Takes what the ended worker still had to say, waits for it, ends what it left behind, unless that has some
+    /// time left or it left in order, and says how it ended.
+    pub(super) fn bury(&mut self, taker: &mut impl Taker) -> Ended {
         while self.news.is_some() && is_readable(self.news()) {
             self.read_news();
         }
-        while is_readable(self.stderr()) {
-            self.pass_stderr_on();
+        self.outlet.finish(taker);
+        let spares_orphans = self.spares_orphans() || self.kill_at().is_some();
+        if !spares_orphans {
+            // Before it is waited for: then the number of its group is its own.
+            self.signal_group(Signal::KILL);
         }
-        let how = match self.process.wait() {
-            Ok(_) if self.is_stranger => How::NoWorker,
-            Ok(_) if self.is_unfit => How::Unfit,
-            Ok(status) => how(status),
-            Err(error) => How::NotStarted { reason: format!("its end could not be learned: {error}") },
+        let (how, peak_kib) = match process::wait_for(self.pid) {
+            Ok((status, peak_kib)) => (self.how(status), peak_kib),
+            Err(error) => (How::NotStarted { reason: format!("its end could not be learned: {error}") }, 0),
         };
-        // A worker that left in order may leave something behind on purpose.
-        if self.passed < Passed::Bye {
-            self.kill_descendants();
+        self.is_buried = true;
+        if !spares_orphans {
+            kill_orphans();
         }
-        (how, self.tail.take())
+        Ended { how, stand_in: false, peak_kib, stderr: self.outlet.last_words() }
     }
 
-    /// What the worker left behind has become this process's child, because it adopts orphans.
-    fn kill_descendants(&self) {
-        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
-        // Killing one may orphan its own children to this process: again, until none is left.
-        for _ in 0..100 {
-            let children = children_of_this_process();
-            if children.is_empty() {
+    fn how(&self, status: ExitStatus) -> How {
+        match status {
+            _ if self.is_stranger => How::NoWorker,
+            _ if self.is_unfit => How::Unfit,
+            status => how(status),
+        }
+    }
+
+    /// A worker that left in order, without being told to end, may leave something behind on purpose.
+    fn spares_orphans(&self) -> bool {
+        self.passed >= Passed::Bye && self.kill_at.is_none()
+    }
+
+    /// Ends all that the ended worker has left behind, when its time to end by itself is over.
+    pub(super) fn end_orphans(&self) {
+        if self.spares_orphans() {
+            return;
+        }
+        let asked_until = self.kill_at().unwrap_or_else(Instant::now);
+        while Instant::now() < asked_until && await_orphans(asked_until) {}
+        // Killing one may orphan its own children to this process: again, until none is left. One that the kernel
+        // holds is not waited for.
+        let until = Instant::now() + KILL_PATIENCE;
+        while Instant::now() < until {
+            kill_orphans();
+            if !await_orphans(until) {
                 return;
-            }
-            for child in children {
-                let _ = rustix::process::kill_process(child, Signal::KILL);
-                let _ = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty());
             }
         }
     }
+}
+
+impl Drop for Child {
+    /// A guard that comes to an unforeseen end leaves nobody behind either.
+    fn drop(&mut self) {
+        if !self.is_buried {
+            self.kill();
+            kill_orphans();
+        }
+    }
+}
+
+/// How long processes that were killed may take to go.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Kills what the ended worker has left behind, as far as it is seen at once, and waits for nothing. It has become
+/// this process's child, because that adopts orphans.
+fn kill_orphans() {
+    for child in children_of_this_process() {
+        let _ = rustix::process::kill_process(child, Signal::KILL);
+    }
+}
+
+/// Waits until one of the children of this process has ended, and buries it. Whether there was any.
+fn await_orphans(until: Instant) -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let children = children_of_this_process();
+    if children.is_empty() {
+        return false;
+    }
+    let open = |child: &Pid| rustix::process::pidfd_open(*child, PidfdFlags::empty()).ok();
+    let ends: Vec<OwnedFd> = children.iter().filter_map(open).collect();
+    let mut fds: Vec<_> = ends.iter().map(|end| PollFd::new(end, PollFlags::IN)).collect();
+    let _ = poll(&mut fds, Some(&process::timespec_until(until)));
+    for child in &children {
+        let _ = rustix::process::waitpid(Some(*child), rustix::process::WaitOptions::NOHANG);
+    }
+    true
+}
+
+/// A page for the worker to say there which task runs, and the mark that it leaves in its output where one ends,
+/// which is for these pipes only.
+fn board(pipes: [BorrowedFd<'_>; 2]) -> std::io::Result<(Board, Marker, OwnedFd)> {
+    let mut random = [0; 16];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    let random = u128::from_ne_bytes(random);
+    let random = [random as u64, (random >> 64) as u64];
+    let inode = |pipe| rustix::fs::fstat(pipe).map(|stat| stat.st_ino);
+    let (board, page) = Board::create([random[0], random[1], inode(pipes[0])?, inode(pipes[1])?])?;
+    // The worker inherits it.
+    rustix::io::fcntl_setfd(&page, rustix::io::FdFlags::empty())?;
+    Ok((board, Marker::new(random), page))
 }
 
 fn how(status: ExitStatus) -> How {
@@ -211,7 +315,7 @@ fn how(status: ExitStatus) -> How {
     }
 }
 
-fn is_readable(fd: Option<BorrowedFd<'_>>) -> bool {
+pub(super) fn is_readable(fd: Option<BorrowedFd<'_>>) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let Some(fd) = fd else { return false };
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -1,10 +1,11 @@
 //! The guard: the small process between an MPI runtime and a worker, and what contains the worker's death.
 //!
 //! What `MPI_Comm_spawn` starts is always a guard. It starts the worker as its child and stays, so what the
-//! runtime watches never crashes. It tells the parent over the control channel how the worker ended, passes
-//! its stderr on and keeps the last lines of it, kills it when told or when the parent is gone, and, where
-//! the worker dies before it has initialized MPI, and the parent cannot help itself, does that in its place,
-//! so that the parent's `MPI_Comm_spawn` returns. It runs none of the user's code, and sleeps in one `poll`.
+//! runtime watches never crashes. It tells the parent over the control channel how the worker ended, sends there
+//! what it writes, line by line, and keeps the last lines of its stderr, ends it and all that it started when told
+//! or when the parent is gone, and, where the worker dies before it has initialized MPI and the parent cannot
+//! help itself, does that in its place, so that the parent's `MPI_Comm_spawn` returns. It runs none of the user's
+//! code, and sleeps in one `poll`.
 //!
 //! `child` is the worker as a process, `parent` the control channel, `output` what the worker writes, `pmi`
 //! what a process manager of the MPICH family must be told in the worker's place.
@@ -14,14 +15,16 @@ mod output;
 mod parent;
 mod pmi;
 
-use std::os::fd::BorrowedFd;
+use std::io::PipeReader;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::process::Signal;
 
 use crate::launch;
 use crate::process as own;
@@ -34,55 +37,88 @@ use parent::{Parent, Wish};
 /// Watches over one worker from its start to its end, and ends with it.
 pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
     own::outlive_worker();
+    let order = orders_to_end();
     let mut parent = Parent::connect(address, ticket);
     let Some(start) = parent.await_start() else {
         // It is told all the same: the parent's spawn waits for a process that initializes MPI.
         let reason = "it was given up before it was started".to_owned();
-        parent.say(&FromGuard::Ended(Ended {
-            how: How::NotStarted { reason },
-            stand_in: true,
-            stderr: vec![],
-        }));
+        parent.say(&FromGuard::Ended(Ended { stand_in: true, ..Ended::of(How::NotStarted { reason }) }));
         leave(Passed::Nothing, parent)
     };
     let mut child = match Child::start(&start) {
         Ok(child) => child,
         Err(reason) => {
-            let ended = Ended { how: How::NotStarted { reason }, stand_in: true, stderr: vec![] };
-            parent.say(&FromGuard::Ended(ended));
+            parent.say(&FromGuard::Ended(Ended { stand_in: true, ..Ended::of(How::NotStarted { reason }) }));
             leave(Passed::Nothing, parent)
         }
     };
-    parent.say(&FromGuard::Started { pid: child.pid() });
-    attend(&mut parent, &mut child);
+    parent.say(&FromGuard::Started { pid: child.pid(), host: launch::own_name() });
+    attend(&mut parent, &mut child, order.as_ref());
     // It may have initialized MPI and ended before its guard was told: then nobody may do so once more.
     if child.passed() < Passed::Init && parent.is_spawned_within(SPAWN_NEWS) {
         child.count_as_ready();
     }
-    let (how, stderr) = child.bury();
+    parent.make_room_for_the_rest();
+    let ended = child.bury(&mut parent);
     let passed = child.passed();
-    parent.say(&FromGuard::Ended(Ended { how, stand_in: passed < Passed::Init, stderr }));
+    parent.say(&FromGuard::Ended(Ended { stand_in: passed < Passed::Init, ..ended }));
+    child.end_orphans();
     leave(passed, parent)
+}
+
+/// Readable when a daemon of the MPI has told this guard to end. It tells the worker's process tree first, as far as
+/// it has the time: an order that cannot be caught may follow.
+fn orders_to_end() -> Option<PipeReader> {
+    let (order, ordered) = std::io::pipe().ok()?;
+    for signal in [Signal::TERM, Signal::HUP] {
+        signal_hook::low_level::pipe::register(signal.as_raw(), ordered.try_clone().ok()?).ok()?;
+    }
+    Some(order)
 }
 
 /// How long the news that `MPI_Comm_spawn` has returned may be on its way.
 const SPAWN_NEWS: Duration = Duration::from_millis(250);
 
-/// Passes stderr on, and does what the parent says, until the worker has ended.
-fn attend(parent: &mut Parent, child: &mut Child) {
+/// Sends on what the worker writes, and does what the parent says, until the worker has ended.
+fn attend(parent: &mut Parent, child: &mut Child, order: Option<&PipeReader>) {
     loop {
-        let [from_parent, news, stderr, ended] =
-            sleep([parent.fd(), child.news(), child.stderr(), Some(child.end())]);
-        if stderr {
-            child.pass_stderr_on();
+        let now = Instant::now();
+        parent.tend(now);
+        if parent.is_gone() && !child.is_killed() {
+            child.kill();
         }
-        if news && child.read_news() {
-            parent.say(&FromGuard::Ready);
+        if child.kill_at().is_some_and(|kill_at| kill_at <= now) {
+            child.kill();
+        }
+        child.outlet.note_room(parent, now);
+        let until =
+            parent.deadline().into_iter().chain(child.kill_at()).chain(child.outlet.deadline(now)).min();
+        let [stdout, stderr] = child.outlet.watched(now);
+        let order = order.filter(|_| !child.is_killed()).map(AsFd::as_fd);
+        let watched = [parent.fd(), child.news(), stdout, stderr, Some(child.end()), order];
+        let [from_parent, news, stdout, stderr, ended, is_ordered] = sleep(watched, until);
+        let now = Instant::now();
+        for which in [stdout, stderr].into_iter().enumerate().filter_map(|(which, any)| any.then_some(which))
+        {
+            child.outlet.read(which, parent, now);
+        }
+        if is_ordered {
+            child.kill();
+        }
+        if news {
+            let before = child.passed();
+            if child.read_news() {
+                parent.say(&FromGuard::Ready);
+            }
+            if before < Passed::Bye && child.passed() >= Passed::Bye {
+                child.outlet.flush(parent);
+                parent.say(&FromGuard::Leaving);
+            }
         }
         if from_parent {
             for wish in parent.listen() {
                 match wish {
-                    Wish::Kill => child.kill(),
+                    Wish::Kill { grace } => child.ask_to_end(grace),
                     Wish::CountAsReady => child.count_as_ready(),
                     Wish::None => {}
                 }
@@ -94,11 +130,11 @@ fn attend(parent: &mut Parent, child: &mut Child) {
     }
 }
 
-/// Sleeps until one of these can be read, and says which.
-fn sleep(watched: [Option<BorrowedFd<'_>>; 4]) -> [bool; 4] {
+/// Sleeps until one of these can be read, or until then, and says which.
+fn sleep(watched: [Option<BorrowedFd<'_>>; 6], until: Option<Instant>) -> [bool; 6] {
     let mut fds: Vec<PollFd<'_>> =
         watched.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-    match poll(&mut fds, None) {
+    match poll(&mut fds, until.map(own::timespec_until).as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => panic!("the guard's own descriptors cannot be polled: {error}"),
     }

@@ -4,16 +4,24 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use super::output::Taker;
 use crate::launch;
 use crate::process;
 use crate::transport::control::Control;
+use crate::transport::heartbeat::Heartbeat;
 use crate::transport::stream::{Address, Stream};
-use crate::wire::control::{FromGuard, Secret, Splitter, Start, Ticket, ToGuard};
+use crate::wire::control::{
+    FromGuard, Output, REST_MAX, Secret, Splitter, Start, TO_GUARD_MAX, Ticket, ToGuard, WINDOW,
+};
 
 pub(super) struct Parent {
     /// None when the parent is gone.
     stream: Option<Stream>,
     splitter: Splitter,
+    /// How much more output it takes, by its cost. The last piece may make it negative.
+    room: i64,
+    /// Where the parent is on another host.
+    heartbeat: Option<Heartbeat>,
 }
 
 impl Parent {
@@ -25,7 +33,8 @@ impl Parent {
         let here = address.as_ref().filter(|address| address.is_on(&own));
         let secret = launch::take_secret().or_else(|| read_secret(&here?.name));
         let stream = address.and_then(|address| Stream::connect(&address, &own).ok());
-        let mut parent = Self { stream, splitter: Splitter::default() };
+        let splitter = Splitter::new(TO_GUARD_MAX);
+        let mut parent = Self { stream, splitter, room: WINDOW as i64, heartbeat: None };
         match secret {
             Some(secret) => {
                 parent.say(&FromGuard::Here { ticket, secret: Secret(secret) });
@@ -40,11 +49,47 @@ impl Parent {
     pub(super) fn await_start(&mut self) -> Option<Start> {
         loop {
             match self.receive() {
-                Received::Message(ToGuard::Start(start)) => return Some(start),
-                Received::Message(ToGuard::Kill) | Received::Gone => return None,
-                Received::Message(ToGuard::Spawned) | Received::Nothing => {}
+                Received::Message(ToGuard::Start(start)) => {
+                    self.agree(start.watch.heartbeat_timeout);
+                    return Some(start);
+                }
+                Received::Message(ToGuard::Kill { .. }) | Received::Gone => return None,
+                Received::Message(ToGuard::Spawned | ToGuard::Taken { .. } | ToGuard::Beat)
+                | Received::Nothing => {}
             }
         }
+    }
+
+    /// From now on both sides say now and then that they are there.
+    fn agree(&mut self, timeout: Option<Duration>) {
+        self.heartbeat = timeout.map(|timeout| Heartbeat::new(timeout, Instant::now()));
+        if let Some(stream) = &self.stream {
+            stream.set_patience(timeout);
+        }
+    }
+
+    /// Says that this guard is there, if it is time, and gives up a parent that has been silent for too long.
+    pub(super) fn tend(&mut self, now: Instant) {
+        let Some(heartbeat) = &mut self.heartbeat else { return };
+        if heartbeat.is_silent(now) {
+            self.stream = None;
+        } else if heartbeat.is_due(now) {
+            self.say(&FromGuard::Beat);
+        }
+    }
+
+    /// When to tend to it again.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.heartbeat.as_ref().filter(|_| self.stream.is_some()).map(Heartbeat::deadline)
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.stream.is_none()
+    }
+
+    /// The worker has ended: what it still had to say may be more than there is room for.
+    pub(super) fn make_room_for_the_rest(&mut self) {
+        self.room += REST_MAX as i64;
     }
 
     /// What the parent wants of a worker that runs: all that it has said. A parent that is gone wants its end.
@@ -58,9 +103,16 @@ impl Parent {
 
     fn hear(&mut self) -> Wish {
         match self.receive() {
-            Received::Message(ToGuard::Kill) | Received::Gone => Wish::Kill,
+            // Nobody is there who could benefit from a grace.
+            Received::Gone => Wish::Kill { grace: Duration::ZERO },
+            Received::Message(ToGuard::Kill { grace }) => Wish::Kill { grace },
             Received::Message(ToGuard::Spawned) => Wish::CountAsReady,
-            Received::Message(ToGuard::Start(_)) | Received::Nothing => Wish::None,
+            Received::Message(ToGuard::Taken { cost }) => {
+                let room = self.room.saturating_add(i64::try_from(cost).unwrap_or(i64::MAX));
+                self.room = room.min(WINDOW as i64);
+                Wish::None
+            }
+            Received::Message(ToGuard::Start(_) | ToGuard::Beat) | Received::Nothing => Wish::None,
         }
     }
 
@@ -75,7 +127,10 @@ impl Parent {
             }
             match self.receive() {
                 Received::Message(ToGuard::Spawned) => return true,
-                Received::Message(ToGuard::Kill | ToGuard::Start(_)) | Received::Nothing => {}
+                Received::Message(
+                    ToGuard::Kill { .. } | ToGuard::Start(_) | ToGuard::Taken { .. } | ToGuard::Beat,
+                )
+                | Received::Nothing => {}
                 Received::Gone => return false,
             }
         }
@@ -122,6 +177,9 @@ impl Parent {
         match stream.read(&mut bytes) {
             Ok(0) => {}
             Ok(length) => {
+                if let Some(heartbeat) = &mut self.heartbeat {
+                    heartbeat.note_heard(Instant::now());
+                }
                 self.splitter.feed(&bytes[..length]);
                 match self.splitter.next_frame().and_then(|frame| frame.map(ToGuard::decode).transpose()) {
                     Ok(Some(message)) => return Received::Message(message),
@@ -138,6 +196,18 @@ impl Parent {
     }
 }
 
+impl Taker for Parent {
+    fn has_room(&self) -> bool {
+        // One that is gone takes whatever comes.
+        self.room > 0 || self.is_gone()
+    }
+
+    fn take(&mut self, output: Output) {
+        self.room -= output.cost() as i64;
+        self.say(&FromGuard::Output(output));
+    }
+}
+
 /// What a read says that has nothing yet.
 const PATIENCE: [ErrorKind; 3] = [ErrorKind::Interrupted, ErrorKind::WouldBlock, ErrorKind::TimedOut];
 
@@ -149,7 +219,7 @@ fn read_secret(address: &str) -> Option<[u8; 16]> {
 
 pub(super) enum Wish {
     None,
-    Kill,
+    Kill { grace: Duration },
     CountAsReady,
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::error::BuildError;
 use crate::task::{Call, Definition, Task};
 use crate::wire::codec;
-use crate::wire::control::Start;
+use crate::wire::control::{Start, Watch};
 use crate::wire::message::PAYLOAD_MAX;
 
 /// What to spawn: a worker executable with arguments, environment and working directory.
@@ -135,14 +135,15 @@ impl Program {
         }
     }
 
-    /// What a guard is told to start.
-    pub(crate) fn start(&self) -> Result<Start, String> {
+    /// What a guard is told to start, and to do for it.
+    pub(crate) fn start(&self, watch: Watch) -> Result<Start, String> {
         let bytes = |text: &OsStr| text.as_bytes().to_vec();
         Ok(Start {
             executable: bytes(self.path().as_os_str()),
             arguments: self.arguments().iter().map(|argument| bytes(argument)).collect(),
             variables: self.variables().iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
             directory: bytes(self.directory()?.as_os_str()),
+            watch,
         })
     }
 

@@ -24,6 +24,8 @@ pub(crate) const ROLE_VARIABLE: &str = "OFFSHOOT_ROLE";
 pub(crate) const ROLE_WORKER: &str = "worker";
 /// The descriptor through which a worker tells its guard how far it has come.
 pub(crate) const NEWS_VARIABLE: &str = "OFFSHOOT_NEWS";
+/// The descriptor of the page on which a worker says which task runs.
+pub(crate) const BOARD_VARIABLE: &str = "OFFSHOOT_BOARD";
 /// What the worker's host is, as [`peer`] says it.
 pub(crate) const PEER_VARIABLE: &str = "OFFSHOOT_PEER";
 
@@ -38,6 +40,7 @@ pub(crate) enum Role {
     /// By a guard: it is to serve.
     Worker {
         news: Option<RawFd>,
+        board: Option<RawFd>,
         /// Why it cannot serve this host, if so.
         unfit: Option<String>,
     },
@@ -57,12 +60,13 @@ pub(crate) fn guard_arguments(address: &str, ticket: Ticket) -> Vec<String> {
 /// If it was started as something of another version.
 pub(crate) fn role() -> Result<Role, String> {
     if env::var_os(ROLE_VARIABLE).is_some_and(|role| role == ROLE_WORKER) {
-        let news = env::var(NEWS_VARIABLE).ok().and_then(|fd| fd.parse().ok());
+        let descriptor = |name| env::var(name).ok().and_then(|fd| fd.parse().ok());
+        let (news, board) = (descriptor(NEWS_VARIABLE), descriptor(BOARD_VARIABLE));
         process::remove_variable(ROLE_VARIABLE);
         let peer = env::var(PEER_VARIABLE).unwrap_or_default();
-        [NEWS_VARIABLE, PEER_VARIABLE].into_iter().for_each(process::remove_variable);
+        [NEWS_VARIABLE, BOARD_VARIABLE, PEER_VARIABLE].into_iter().for_each(process::remove_variable);
         transport::take_flow()?;
-        return Ok(Role::Worker { news, unfit: check_peer(&peer).err() });
+        return Ok(Role::Worker { news, board, unfit: check_peer(&peer).err() });
     }
     if let Some(launch) = Launch::of_this_process() {
         return Ok(Role::Launcher(launch));

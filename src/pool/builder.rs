@@ -19,11 +19,20 @@ use crate::launch::{self, Program, Site};
 use crate::slots::{Slots, SlotsError, Source};
 use crate::task::{Call, Registry, Task};
 use crate::transport::loopback::LoopbackTransport;
-use crate::transport::mpi::{self, MpiTransport};
-use crate::transport::{Doorbell, Pulse};
+use crate::transport::mpi::{self, MpiTransport, Terms};
+use crate::transport::output::Sink;
+use crate::transport::{Doorbell, Output, Pulse};
 
 /// Unfinished tasks that a pool holds before `submit` waits.
 const QUEUE_MAX: usize = 65_536;
+
+/// More than a year is for ever, and clocks have an end.
+const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
+/// How long a worker that is to be ended may take to do so by itself.
+const KILL_GRACE: Duration = Duration::from_secs(1);
+/// How long another host may be silent, by default and at least.
+const HEARTBEAT_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The settings of a pool. Each has a default; [`Builder::build`] makes the pool.
 ///
@@ -50,6 +59,9 @@ pub struct Builder {
     queue_max: usize,
     containment: Option<Containment>,
     program: Program,
+    output: Output,
+    kill_grace: Duration,
+    heartbeat_timeout: Duration,
     backend: Backend,
 }
 
@@ -69,6 +81,9 @@ impl Default for Builder {
             queue_max: QUEUE_MAX,
             containment: None,
             program: Program::this_executable(),
+            output: Output::default(),
+            kill_grace: KILL_GRACE,
+            heartbeat_timeout: HEARTBEAT_TIMEOUT,
             backend: Backend::Mpi,
         }
     }
@@ -127,8 +142,7 @@ impl Builder {
     ///
     /// The first pool of a process gives `MPI_Init` as long, and ten seconds at least.
     pub fn spawn_timeout(mut self, timeout: Duration) -> Self {
-        // More than a year is for ever, and clocks have an end.
-        self.config.spawn_timeout = timeout.min(Duration::from_secs(365 * 86_400));
+        self.config.spawn_timeout = timeout.min(FOR_EVER);
         self
     }
 
@@ -167,6 +181,29 @@ impl Builder {
         self
     }
 
+    /// Where what the workers write to their standard output and standard error goes; to the host's own streams by
+    /// default. In-memory workers are part of the host, and write where that writes.
+    pub fn output(mut self, output: Output) -> Self {
+        self.output = output;
+        self
+    }
+
+    /// How long a worker that is to be ended has, with all that it has started: they get SIGTERM first, and SIGKILL
+    /// when that time is over; 1 s by default. When the host itself is gone they get SIGKILL at once.
+    pub fn kill_grace(mut self, grace: Duration) -> Self {
+        self.kill_grace = grace.min(FOR_EVER);
+        self
+    }
+
+    /// How long another host may be silent before its workers are taken for lost; 10 s by default. They end
+    /// themselves when they have not heard of this host for so long. Guards and host say four times in that time
+    /// that they are there, so that a slow worker is not taken for a lost one. On one host nothing of that is
+    /// needed.
+    pub fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
+        self.heartbeat_timeout = timeout.min(FOR_EVER);
+        self
+    }
+
     /// Uses in-memory workers, threads of this process, in place of MPI. Everything else is the same,
     /// and everything is really serialized. For tests.
     pub fn loopback(self) -> Self {
@@ -198,7 +235,16 @@ impl Builder {
         let (shared, containment) = match self.backend {
             Backend::Mpi => {
                 self.check_slots(&slots, config.workers_max)?;
-                on_mpi(config, self.program, self.queue_max, &slots, self.containment)?
+                let sink = Sink::start(self.output).map_err(|error| {
+                    BuildError::Setting(format!("output(): nothing can be written: {error}"))
+                })?;
+                let terms = Terms {
+                    spawn_timeout: config.spawn_timeout,
+                    kill_grace: self.kill_grace,
+                    heartbeat_timeout: self.heartbeat_timeout,
+                    sink,
+                };
+                on_mpi(config, self.program, self.queue_max, &slots, self.containment, terms)?
             }
             Backend::Loopback(registry) => {
                 let shared = in_memory(config, self.program, self.queue_max, registry)?;
@@ -245,6 +291,9 @@ impl Builder {
         if self.config.attempts_max == 0 {
             return setting("attempts_max(0): a task needs one attempt at least");
         }
+        if self.heartbeat_timeout < HEARTBEAT_TIMEOUT_MIN {
+            return setting("heartbeat_timeout: other hosts need a tenth of a second at least");
+        }
         if self.queue_max == 0 {
             return setting("queue_max(0): a pool that holds no task runs nothing");
         }
@@ -258,6 +307,7 @@ fn on_mpi(
     queue_max: usize,
     slots: &Slots,
     asked: Option<Containment>,
+    terms: Terms,
 ) -> Result<(Arc<Shared>, Containment), BuildError> {
     let sites: Vec<Site> = launch::sites(slots, config.workers_max)?;
     // What was prepared can be told before MPI starts; whose MPI it is, only then.
@@ -268,9 +318,10 @@ fn on_mpi(
     let watchdog = Arc::clone(thread.watchdog());
     let (commands, inbox) = unbounded();
     let shared = Arc::new(Shared::new(commands, thread.doorbell(), queue_max));
+    shared.set_sink(terms.sink.clone());
     let driven = Arc::clone(&shared);
     thread.admit(move |runtime| {
-        let transport = MpiTransport::new(Rc::clone(runtime), config.spawn_timeout, sites);
+        let transport = MpiTransport::new(Rc::clone(runtime), terms, sites);
         let driver = Driver::new(config, program, transport, inbox, driven);
         watchdog.admit(&driver.books());
         Box::new(driver) as Box<dyn Turnable>

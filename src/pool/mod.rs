@@ -269,6 +269,7 @@ impl Pool {
         self.inner.shared.gate.close("it was shut down");
         self.inner.shared.send(Command::Shutdown(ShutdownMode::Drain));
         self.inner.shared.wait_for_end(None);
+        self.inner.shared.wait_for_output();
     }
 
     /// Ends the pool: cancels the tasks that wait, asks those that run to stop, and waits until they
@@ -277,6 +278,7 @@ impl Pool {
         self.inner.shared.gate.close("it was shut down");
         self.inner.shared.send(Command::Shutdown(ShutdownMode::Cancel));
         self.inner.shared.wait_for_end(None);
+        self.inner.shared.wait_for_output();
     }
 }
 
@@ -285,7 +287,12 @@ impl Drop for Inner {
         self.shared.gate.close("it was dropped");
         self.shared.send(Command::Shutdown(ShutdownMode::Cancel));
         // A waker may own the last clone, and be woken and dropped by the driver itself.
-        if !self.shared.is_driver() && !self.shared.wait_for_end(Some(DROP_GRACE)) {
+        if self.shared.is_driver() {
+            return;
+        }
+        if self.shared.wait_for_end(Some(DROP_GRACE)) {
+            self.shared.wait_for_output();
+        } else {
             tracing::warn!(
                 "a task still runs {DROP_GRACE:?} after its pool was dropped; its worker is left to it"
             );

@@ -1,7 +1,7 @@
 //! What API threads and the driver of a pool share: the way in, the gate, the numbers, the end.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use crate::core;
 use crate::driver::Command;
 use crate::ids::TaskId;
 use crate::transport::Doorbell;
+use crate::transport::output::Sink;
 
 /// Shared by a pool, its handles and streams, and its driver.
 pub(crate) struct Shared {
@@ -24,7 +25,12 @@ pub(crate) struct Shared {
     driver: Mutex<Option<ThreadId>>,
     ended: Mutex<bool>,
     changed: Condvar,
+    /// Where what the workers write goes, if anywhere.
+    sink: OnceLock<Arc<Sink>>,
 }
+
+/// How long the end of a pool waits for what its workers wrote last.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Shared {
     pub(crate) fn new(commands: Sender<Command>, doorbell: Arc<Doorbell>, queue_max: usize) -> Self {
@@ -37,6 +43,21 @@ impl Shared {
             driver: Mutex::new(None),
             ended: Mutex::new(false),
             changed: Condvar::new(),
+            sink: OnceLock::new(),
+        }
+    }
+
+    /// The workers write there. Said once, before anything is driven.
+    pub(crate) fn set_sink(&self, sink: Option<Arc<Sink>>) {
+        if let Some(sink) = sink {
+            let _ = self.sink.set(sink);
+        }
+    }
+
+    /// Waits, after the driver's end, for what the workers wrote last.
+    pub(crate) fn wait_for_output(&self) {
+        if let Some(sink) = self.sink.get() {
+            sink.wait_until_written(OUTPUT_PATIENCE);
         }
     }
 

@@ -1,14 +1,19 @@
-//! The parent's end of the control channel: one thread that listens to the guards of this process.
+//! The parent's end of the control channel: what is known of the guards of this process, and one thread
+//! (`listener`) that listens to them.
 //!
 //! It exists beside the MPI thread because that one is blocked while `MPI_Comm_spawn` runs, and whether a
 //! spawn returns may depend on what is done meanwhile: a worker that does not reach `MPI_Init` in time must
 //! be killed for it. The channel is a Unix socket in the abstract name space, which leaves no file behind;
 //! who connects must be of the same user and know the secret. Only where workers are on other hosts it listens
-//! on the network too, at the addresses that these hosts reach; there the secret alone decides.
+//! on the network too, at the addresses that these hosts reach; there the secret alone decides, and both sides
+//! say now and then that they are there, because nobody else tells when a host is gone.
+//!
+//! What workers write passes through here to `output.rs`, and the thread never waits for those who take it.
 
-use std::io::{ErrorKind, Read};
+mod listener;
+
 use std::net::{IpAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process;
@@ -18,22 +23,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::Doorbell;
+use super::output::Voice;
 use super::stream::{Address, Stream};
 use crate::process as own;
-use crate::wire::WireError;
-use crate::wire::control::{Ended, FromGuard, How, Secret, Splitter, Start, Ticket, ToGuard};
+use crate::wire::control::{Ended, Secret, Start, Ticket, ToGuard, WINDOW};
+use listener::Listener;
 
-/// Connections that have not said who they are. When there are more, the oldest has to go: a guard says so at
-/// once.
-const STRANGERS_MAX: usize = 64;
-/// Bytes that are kept of one that has not said who it is.
-const STRANGER_BYTES_MAX: usize = 4 << 10;
-
-/// How long nothing is done after a connection could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A guard is told that it has room when it is so much.
+const TELL_ROOM: usize = WINDOW / 4;
 
 /// What is told of a guard's worker.
 #[derive(Debug)]
@@ -41,7 +41,26 @@ pub(crate) enum Notice {
     /// It passed `MPI_Init`.
     Ready,
     /// It ended, or its guard did.
-    Ended(Ended),
+    Ended(Ended, Option<Whereabouts>),
+}
+
+/// A worker as its guard knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Whereabouts {
+    pub(crate) pid: u32,
+    pub(crate) host: Arc<str>,
+}
+
+/// A spawn that is to be asked for.
+pub(crate) struct Expectation {
+    pub(crate) start: Start,
+    /// When the worker is killed, unless it has passed `MPI_Init`.
+    pub(crate) deadline: Instant,
+    /// How long a worker that is to be ended may take to do so by itself.
+    pub(crate) kill_grace: Duration,
+    pub(crate) notices: Sender<(Ticket, Notice)>,
+    /// Where what it writes goes.
+    pub(crate) voice: Option<Voice>,
 }
 
 /// The parent's end of the control channel.
@@ -82,11 +101,22 @@ struct Expected {
     awaited: Option<String>,
     /// The guard's connection, once it has proved who it is.
     stream: Option<Stream>,
+    whereabouts: Option<Whereabouts>,
     /// When the worker is killed, unless it has passed `MPI_Init`.
     deadline: Option<Instant>,
     is_overdue: bool,
+    kill_grace: Duration,
     /// Its end was asked for, perhaps before there was anybody to ask.
     is_killed: bool,
+    /// Nobody is interested in its end any more, only in what it writes until then.
+    is_forgotten: bool,
+    /// Its guard has said all.
+    is_over: bool,
+    voice: Option<Arc<Voice>>,
+    /// What of its output has not been taken yet, by its cost.
+    under_way: usize,
+    /// What has been taken, and its guard was not told yet.
+    owed: usize,
 }
 
 impl Control {
@@ -109,8 +139,7 @@ impl Control {
             doorbell,
             release,
         });
-        let listener =
-            Listener { state: Arc::clone(&state), socket: listener, networks: vec![], connections: vec![] };
+        let listener = Listener::new(Arc::clone(&state), listener);
         thread::Builder::new().name("offshoot control".to_owned()).spawn(move || listener.run())?;
         Ok(Self { address, state })
     }
@@ -152,13 +181,9 @@ impl Control {
         !self.state.networks().addresses.is_empty()
     }
 
-    /// Expects the guard of a spawn. Its worker is killed if it has not passed `MPI_Init` by `deadline`.
-    pub(crate) fn expect(
-        &self,
-        start: Start,
-        deadline: Instant,
-        notices: Sender<(Ticket, Notice)>,
-    ) -> Ticket {
+    /// Expects the guard of a spawn. Its worker is killed if it has not passed `MPI_Init` by the deadline.
+    pub(crate) fn expect(&self, expectation: Expectation) -> Ticket {
+        let Expectation { start, deadline, kill_grace, notices, voice } = expectation;
         let mut guards = self.state.guards();
         let ticket = Ticket(guards.next);
         guards.next += 1;
@@ -167,9 +192,16 @@ impl Control {
             notices,
             awaited: None,
             stream: None,
+            whereabouts: None,
             deadline: Some(deadline),
             is_overdue: false,
+            kill_grace,
             is_killed: false,
+            is_forgotten: false,
+            is_over: false,
+            voice: voice.map(Arc::new),
+            under_way: 0,
+            owed: 0,
         };
         guards.expected.insert(ticket, expected);
         drop(guards);
@@ -188,9 +220,7 @@ impl Control {
 
     /// Ends a worker and its guard, of whom nothing more is to be heard.
     pub(crate) fn kill(&self, ticket: Ticket) {
-        if let Some(mut expected) = self.state.guards().expected.remove(&ticket) {
-            expected.say(&ToGuard::Kill);
-        }
+        self.state.guards().let_go(ticket, Expected::end);
     }
 
     /// What ends all workers, from any thread.
@@ -198,9 +228,52 @@ impl Control {
         Killer { state: Arc::clone(&self.state) }
     }
 
-    /// Nothing more is to be heard of a worker that leaves in order.
+    /// Nothing more is to be heard of a worker that leaves in order, but for what it still writes.
     pub(crate) fn forget(&self, ticket: Ticket) {
-        self.state.guards().expected.remove(&ticket);
+        self.state.guards().let_go(ticket, |_| {});
+    }
+}
+
+impl Guards {
+    /// Does the last thing for a worker, whose end is nobody's business any more.
+    fn let_go(&mut self, ticket: Ticket, act: impl FnOnce(&mut Expected)) {
+        let Some(expected) = self.expected.get_mut(&ticket) else { return };
+        act(expected);
+        expected.is_forgotten = true;
+        expected.deadline = None;
+        if expected.is_over || expected.stream.is_none() {
+            self.expected.remove(&ticket);
+        }
+    }
+
+    /// A guard has said all.
+    fn end(&mut self, ticket: Ticket) {
+        let Some(expected) = self.expected.get_mut(&ticket) else { return };
+        expected.is_over = true;
+        expected.voice = None;
+        if expected.is_forgotten {
+            self.expected.remove(&ticket);
+        }
+    }
+}
+
+/// What a piece of output counts for, until it is dropped: then its guard has room for more.
+pub(crate) struct Credit {
+    state: Arc<State>,
+    ticket: Ticket,
+    cost: usize,
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        if let Some(expected) = self.state.guards().expected.get_mut(&self.ticket) {
+            expected.under_way = expected.under_way.saturating_sub(self.cost);
+            expected.owed += self.cost;
+            if expected.owed >= TELL_ROOM {
+                let cost = std::mem::take(&mut expected.owed) as u64;
+                expected.say(&ToGuard::Taken { cost });
+            }
+        }
     }
 }
 
@@ -235,7 +308,7 @@ impl Expected {
     /// Has the worker ended, and not started if it has not been.
     fn end(&mut self) {
         self.is_killed = true;
-        self.say(&ToGuard::Kill);
+        self.say(&ToGuard::Kill { grace: self.kill_grace });
     }
 
     fn say(&mut self, message: &ToGuard) {
@@ -243,236 +316,6 @@ impl Expected {
         if let Some(stream) = &mut self.stream {
             let _ = stream.write_patiently(&message.encode());
         }
-    }
-}
-
-/// The control thread.
-struct Listener {
-    state: Arc<State>,
-    socket: UnixListener,
-    networks: Vec<TcpListener>,
-    connections: Vec<Connection>,
-}
-
-struct Connection {
-    stream: Stream,
-    splitter: Splitter,
-    /// Whose guard it is; unknown at first.
-    ticket: Option<Ticket>,
-    /// Whether the guard has said all.
-    over: bool,
-}
-
-impl Listener {
-    fn run(mut self) {
-        loop {
-            let woken = self.sleep();
-            if woken.first() == Some(&true) {
-                let _ = rustix::io::read(&self.state.bell, &mut [0_u8; 8]);
-            }
-            let sockets = 1 + self.networks.len();
-            let connections = woken.iter().skip(1 + sockets);
-            for (connection, _) in
-                self.connections.iter_mut().zip(connections).filter(|(_, readable)| **readable)
-            {
-                connection.read(&self.state);
-            }
-            if woken.iter().skip(1).take(sockets).any(|readable| *readable) {
-                self.accept();
-            }
-            self.connections.retain(|connection| !connection.over);
-            self.networks.append(&mut self.state.networks().fresh);
-            self.kill_overdue();
-        }
-    }
-
-    /// Sleeps until something can be read or a deadline has come: the bell, the sockets, each connection.
-    fn sleep(&self) -> Vec<bool> {
-        let own: [BorrowedFd<'_>; 2] = [self.state.bell.as_fd(), self.socket.as_fd()];
-        let networks = self.networks.iter().map(AsFd::as_fd);
-        let connections = self.connections.iter().map(|connection| connection.stream.as_fd());
-        let all = own.into_iter().chain(networks).chain(connections);
-        let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let until = self.state.guards().expected.values().filter_map(|expected| expected.deadline).min();
-        let timeout = until.map(|until| timespec(until.saturating_duration_since(Instant::now())));
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) => fds.iter().map(|fd| !fd.revents().is_empty()).collect(),
-            Err(_) => Vec::new(),
-        }
-    }
-
-    fn accept(&mut self) {
-        loop {
-            match self.socket.accept() {
-                Ok((stream, _)) => self.admit(Stream::Unix(stream)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    // Out of descriptors, as a rule: whoever knocks goes on knocking, and is not to be looked at
-                    // again and again meanwhile.
-                    tracing::warn!("a connection to the control channel cannot be accepted: {error}");
-                    thread::sleep(ACCEPT_PAUSE);
-                    break;
-                }
-            }
-        }
-        for listener in std::mem::take(&mut self.networks) {
-            while let Ok((stream, _)) = listener.accept() {
-                // One that cannot be set up is gone already.
-                Stream::over_network(stream).into_iter().for_each(|stream| self.admit(stream));
-            }
-            self.networks.push(listener);
-        }
-    }
-
-    /// Takes in one that has yet to say who it is.
-    fn admit(&mut self, stream: Stream) {
-        if !stream.may_be_of_this_user() || stream.set_nonblocking().is_err() {
-            tracing::warn!("a connection to the control channel was refused");
-            return;
-        }
-        let mut strangers = self.connections.iter().enumerate().filter(|(_, one)| one.ticket.is_none());
-        let oldest = strangers.next().map(|(at, _)| at).filter(|_| strangers.count() + 1 >= STRANGERS_MAX);
-        if let Some(oldest) = oldest {
-            tracing::warn!("many connections to the control channel say nothing: the oldest was closed");
-            self.connections.remove(oldest);
-        }
-        self.connections.push(Connection {
-            stream,
-            splitter: Splitter::default(),
-            ticket: None,
-            over: false,
-        });
-    }
-
-    fn kill_overdue(&self) {
-        let now = Instant::now();
-        for (ticket, expected) in &mut self.state.guards().expected {
-            if expected.deadline.is_some_and(|deadline| deadline <= now) {
-                tracing::warn!("spawn {} did not reach MPI_Init in time, and is ended", ticket.0);
-                expected.deadline = None;
-                expected.is_overdue = true;
-                expected.end();
-            }
-        }
-    }
-}
-
-impl Connection {
-    /// Reads what is there, once, and takes in what is whole.
-    fn read(&mut self, state: &State) {
-        let mut bytes = [0; 16 << 10];
-        match self.stream.read(&mut bytes) {
-            Ok(length @ 1..) => self.splitter.feed(&bytes[..length]),
-            Err(error) if [ErrorKind::Interrupted, ErrorKind::WouldBlock].contains(&error.kind()) => return,
-            Ok(0) | Err(_) => return self.close(state),
-        }
-        loop {
-            match self.splitter.next_frame().and_then(|frame| frame.map(FromGuard::decode).transpose()) {
-                Ok(Some(message)) => self.hear(message, state),
-                Ok(None) if self.ticket.is_none() && self.splitter.waiting() > STRANGER_BYTES_MAX => {
-                    tracing::warn!("a connection to the control channel said much, and not who it is");
-                    return self.close(state);
-                }
-                Ok(None) => return,
-                Err(error) => return self.refuse(state, &error),
-            }
-            if self.over {
-                return;
-            }
-        }
-    }
-
-    fn hear(&mut self, message: FromGuard, state: &State) {
-        match (self.ticket, message) {
-            (None, FromGuard::Here { ticket, secret }) if secret == state.secret => {
-                self.welcome(ticket, state)
-            }
-            (Some(ticket), FromGuard::Started { pid }) => {
-                tracing::debug!("spawn {} is process {pid}", ticket.0)
-            }
-            (Some(ticket), FromGuard::Awaited { name }) => {
-                if let Some(expected) = state.guards().expected.get_mut(&ticket) {
-                    expected.awaited = Some(name);
-                }
-            }
-            (Some(_), FromGuard::Ready) => self.tell(state, Notice::Ready),
-            (Some(_), FromGuard::Ended(ended)) => {
-                self.tell(state, Notice::Ended(ended));
-                self.over = true;
-            }
-            (None, _) | (Some(_), FromGuard::Here { .. }) => {
-                tracing::warn!(
-                    "a connection to the control channel did not know the secret, and was refused"
-                );
-                self.over = true;
-            }
-        }
-    }
-
-    /// The guard of an expected spawn gets its orders.
-    fn welcome(&mut self, ticket: Ticket, state: &State) {
-        let mut guards = state.guards();
-        // There is something to start once only: a second guard for one spawn is a stranger.
-        let start = guards
-            .expected
-            .get_mut(&ticket)
-            .and_then(|expected| expected.start.take().map(|start| (expected, start)));
-        match start {
-            Some((expected, start)) => {
-                self.ticket = Some(ticket);
-                expected.stream = self.stream.try_clone().ok();
-                if expected.is_killed {
-                    expected.end();
-                } else {
-                    expected.say(&ToGuard::Start(start));
-                }
-            }
-            // Given up before it came, or come before.
-            None => self.over = true,
-        }
-    }
-
-    fn tell(&self, state: &State, notice: Notice) {
-        let Some(ticket) = self.ticket else { return };
-        let mut awaited = None;
-        if let Some(expected) = state.guards().expected.get_mut(&ticket) {
-            let notice = match notice {
-                Notice::Ended(ended) => {
-                    awaited = expected.awaited.take();
-                    let how = if expected.is_overdue { How::Overdue } else { ended.how };
-                    Notice::Ended(Ended { how, ..ended })
-                }
-                Notice::Ready => {
-                    expected.deadline = None;
-                    notice
-                }
-            };
-            // A transport that is gone has no use for it.
-            let _ = expected.notices.send((ticket, notice));
-        }
-        // After the reason, which is looked for when the spawn has failed.
-        awaited.into_iter().for_each(|name| (state.release)(&name));
-        state.doorbell.ring();
-    }
-
-    /// The guard has gone without saying how its worker ended: killed itself, as a rule.
-    fn close(&mut self, state: &State) {
-        self.tell(state, Notice::Ended(Ended { how: How::GuardGone, stand_in: false, stderr: vec![] }));
-        self.over = true;
-    }
-
-    fn refuse(&mut self, state: &State, error: &WireError) {
-        tracing::warn!("what came over the control channel makes no sense: {error}");
-        self.close(state);
-    }
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    // A millisecond more, so that the deadline has passed when it wakes.
-    let duration = duration + Duration::from_millis(1);
-    Timespec {
-        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(duration.subsec_nanos()),
     }
 }
 

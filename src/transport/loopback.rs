@@ -41,7 +41,7 @@ impl Transport for LoopbackTransport {
         let registry = Arc::clone(&self.registry);
         let started = thread::Builder::new().name(format!("offshoot {worker}")).spawn(move || {
             // A broken link needs no word: the other end is what broke it.
-            let _ = worker::run(link, &registry, Place { host: "loopback".into(), rank: 0 });
+            let _ = worker::run(link, &registry, Place { host: "loopback".into(), rank: 0, voice: None });
         });
         let report = match started {
             Ok(_detached) => {

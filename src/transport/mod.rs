@@ -11,13 +11,16 @@ use crate::launch::Program;
 
 pub(crate) mod control;
 mod doorbell;
+pub(crate) mod heartbeat;
 pub(crate) mod loopback;
 pub(crate) mod mpi;
+pub(crate) mod output;
 mod patience;
 mod pulse;
 pub(crate) mod stream;
 
 pub(crate) use doorbell::Doorbell;
+pub use output::Output;
 pub(crate) use patience::Patience;
 pub(crate) use pulse::{Call, Pulse};
 

@@ -17,8 +17,8 @@ use rustix::net::sockopt;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long what is written may wait for room.
 const WRITE_PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
-/// A silent host is asked for a sign of life this often, and given up after so many questions: a worker whose
-/// parent's host is gone ends within half a minute.
+/// A silent host is asked for a sign of life this often, and given up after so many questions, as long as the two
+/// have not agreed on a heartbeat.
 const KEEPALIVE_PERIOD: Duration = Duration::from_secs(5);
 const KEEPALIVE_COUNT: u32 = 5;
 /// How long what was sent may remain unacknowledged, in milliseconds.
@@ -104,6 +104,20 @@ impl Stream {
         sockopt::set_tcp_keepcnt(&stream, KEEPALIVE_COUNT)?;
         sockopt::set_tcp_user_timeout(&stream, ACKNOWLEDGE_TIMEOUT)?;
         Ok(Self::Tcp(stream))
+    }
+
+    /// Whether the other side is on another host.
+    pub(crate) fn is_over_network(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    /// How long the other side may leave what it was sent unacknowledged, where it is on another host.
+    pub(crate) fn set_patience(&self, timeout: Option<Duration>) {
+        if let (Self::Tcp(stream), Some(timeout)) = (self, timeout) {
+            let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1);
+            // Where that fails the longer time holds that was set before.
+            let _ = sockopt::set_tcp_user_timeout(stream, millis);
+        }
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<Self> {

@@ -1,13 +1,14 @@
 //! The wire: what travels between host and worker, as bytes. No I/O happens here.
 //!
-//! `codec` turns values into bytes, `frame` is the unit that travels, `flow` in what portions,
-//! `message` is what is said.
-//! Whatever comes from the other side is the world: each decoder returns an error, none panics.
+//! `codec` turns values into bytes, `frame` is the unit that travels, `flow` in what portions, `message` is what is
+//! said; `control` is what guards and their parent say to each other, and `marker` what a worker's output has in it
+//! for its guard. Whatever comes from the other side is the world: each decoder returns an error, none panics.
 
 pub(crate) mod codec;
 pub(crate) mod control;
 pub(crate) mod flow;
 pub(crate) mod frame;
+pub(crate) mod marker;
 pub(crate) mod message;
 
 pub(crate) use frame::WireError;

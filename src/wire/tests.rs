@@ -7,7 +7,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::codec::{self, CODEC_ID, CodecError};
-use super::control::{Ended, FromGuard, How, Secret, Splitter, Ticket, ToGuard};
+use super::control::{
+    Dropped, Ended, FROM_GUARD_MAX, FromGuard, How, LINE_MAX, Output, Secret, Splitter, StreamName, Ticket,
+    ToGuard,
+};
 use super::frame::{FRAME_MAX, PREFIX, PROTOCOL_VERSION, WireError};
 use super::message::{
     AnswerMessage, Failure, FromWorker, Hello, KnownTask, Outcome, TaskMessage, ToWorker, Welcome, WireKind,
@@ -222,10 +225,19 @@ fn ended() -> impl Strategy<Value = Ended> {
         any::<i32>().prop_map(|code| How::Exited { code }),
         (any::<i32>(), any::<bool>()).prop_map(|(signal, core)| How::Signalled { signal, core }),
     ];
-    (how, any::<bool>(), vec(any::<String>(), 0..8)).prop_map(|(how, stand_in, stderr)| Ended {
-        how,
-        stand_in,
-        stderr,
+    (how, any::<bool>(), any::<u64>(), vec(any::<String>(), 0..8))
+        .prop_map(|(how, stand_in, peak_kib, stderr)| Ended { how, stand_in, peak_kib, stderr })
+}
+
+fn output() -> impl Strategy<Value = Output> {
+    let stream = prop_oneof![Just(StreamName::Stdout), Just(StreamName::Stderr)];
+    let task = proptest::option::of(any::<u64>().prop_map(TaskId));
+    let dropped = (any::<u64>(), any::<u64>()).prop_map(|(lines, bytes)| Dropped { lines, bytes });
+    (stream, task, dropped, vec(any::<u8>(), 0..100)).prop_map(|(stream, task, dropped, bytes)| Output {
+        stream,
+        task,
+        dropped,
+        bytes: bytes.into(),
     })
 }
 
@@ -233,8 +245,11 @@ fn from_guard() -> impl Strategy<Value = FromGuard> {
     prop_oneof![
         (any::<u64>(), any::<[u8; 16]>())
             .prop_map(|(ticket, secret)| FromGuard::Here { ticket: Ticket(ticket), secret: Secret(secret) }),
-        any::<u32>().prop_map(|pid| FromGuard::Started { pid }),
+        (any::<u32>(), any::<String>()).prop_map(|(pid, host)| FromGuard::Started { pid, host }),
         Just(FromGuard::Ready),
+        Just(FromGuard::Beat),
+        Just(FromGuard::Leaving),
+        output().prop_map(FromGuard::Output),
         ended().prop_map(FromGuard::Ended),
     ]
 }
@@ -246,7 +261,7 @@ proptest! {
         cuts in vec(1_usize..50, 1..20),
     ) {
         let stream: Vec<u8> = messages.iter().flat_map(FromGuard::encode).collect();
-        let (mut splitter, mut heard, mut rest) = (Splitter::default(), vec![], &stream[..]);
+        let (mut splitter, mut heard, mut rest) = (Splitter::new(FROM_GUARD_MAX), vec![], &stream[..]);
         for cut in cuts.into_iter().cycle() {
             let (now, later) = rest.split_at(cut.min(rest.len()));
             splitter.feed(now);
@@ -263,7 +278,7 @@ proptest! {
 
     #[test]
     fn no_garbage_on_the_control_channel_panics(garbage in vec(any::<u8>(), 0..400)) {
-        let mut splitter = Splitter::default();
+        let mut splitter = Splitter::new(FROM_GUARD_MAX);
         splitter.feed(&garbage);
         while let Ok(Some(frame)) = splitter.next_frame() {
             let _ = FromGuard::decode(frame.clone());
@@ -271,6 +286,7 @@ proptest! {
         }
         let _ = FromGuard::decode(framed(129, &garbage, garbage.len()));
         let _ = ToGuard::decode(framed(130, &garbage, garbage.len()));
+        let _ = FromGuard::decode(framed(131, &garbage, garbage.len()));
     }
 }
 
@@ -278,14 +294,24 @@ proptest! {
 fn a_control_message_that_claims_too_much_is_refused_at_its_prefix() {
     let mut frame = FromGuard::Ready.encode();
     frame[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-    let mut splitter = Splitter::default();
+    let mut splitter = Splitter::new(FROM_GUARD_MAX);
     splitter.feed(&frame[..PREFIX]);
     assert!(matches!(splitter.next_frame(), Err(WireError::Oversize { .. })));
 }
 
 #[test]
+fn more_output_than_one_message_may_have_is_refused() {
+    let of = |length| {
+        let (stream, task, dropped) = (StreamName::Stdout, None, Dropped::default());
+        FromGuard::Output(Output { stream, task, dropped, bytes: vec![b'x'; length].into() })
+    };
+    assert_eq!(FromGuard::decode(of(LINE_MAX).encode().into()).expect("it is just so long"), of(LINE_MAX));
+    assert!(FromGuard::decode(of(LINE_MAX + 1).encode().into()).is_err());
+}
+
+#[test]
 fn a_control_stream_that_is_not_ours_is_refused() {
-    let mut splitter = Splitter::default();
+    let mut splitter = Splitter::new(FROM_GUARD_MAX);
     splitter.feed(b"GET / HTTP/1.1\r\nHost: example\r\n\r\n");
     assert!(matches!(splitter.next_frame(), Err(WireError::Magic)));
 }

@@ -1,13 +1,14 @@
 //! The worker's side: from the first line of `main` to the end of the process.
 //!
 //! `mailbox` holds what the host sent and keeps looking for more, `answers` what goes back, `run` is
-//! the loop between them. It is the same loop over MPI and in memory. Tasks run on the thread that
+//! the loop between them; `voice` lets the guard know which task writes what. It is the same loop over MPI and in memory. Tasks run on the thread that
 //! called [`serve`], which is also the one that talks to the host: no hand-over stands between a task
 //! and its message.
 
 mod answers;
 mod mailbox;
 mod run;
+mod voice;
 
 use std::io::{PipeWriter, Write};
 use std::os::fd::RawFd;
@@ -19,6 +20,7 @@ use crate::task::Registry;
 use crate::transport::mpi as transport;
 
 pub(crate) use run::{Place, run};
+use voice::Voice;
 
 /// Makes this process what it was started as. The first line of `main` of a host.
 ///
@@ -42,7 +44,7 @@ pub fn init_with(registry: Registry) {
         Ok(Role::Host) => launch::prepare(),
         Ok(Role::Guard { address, ticket }) => guard::watch(&address, ticket),
         Ok(Role::Launcher(launch)) => launch.go_on(),
-        Ok(Role::Worker { news, unfit }) => serve_as_worker(&registry, news, unfit),
+        Ok(Role::Worker { news, board, unfit }) => serve_as_worker(&registry, news, board, unfit),
         Err(reason) => fail(&reason),
     }
 }
@@ -58,7 +60,7 @@ pub fn serve() -> ! {
 /// As [`serve`], with an explicit list of tasks.
 pub fn serve_with(registry: Registry) -> ! {
     match launch::role() {
-        Ok(Role::Worker { news, unfit }) => serve_as_worker(&registry, news, unfit),
+        Ok(Role::Worker { news, board, unfit }) => serve_as_worker(&registry, news, board, unfit),
         Ok(Role::Guard { address, ticket }) => guard::watch(&address, ticket),
         Ok(Role::Launcher(launch)) => launch.go_on(),
         Ok(Role::Host) => {
@@ -74,7 +76,12 @@ pub fn serve_with(registry: Registry) -> ! {
     }
 }
 
-fn serve_as_worker(registry: &Registry, news: Option<RawFd>, unfit: Option<String>) -> ! {
+fn serve_as_worker(
+    registry: &Registry,
+    news: Option<RawFd>,
+    board: Option<RawFd>,
+    unfit: Option<String>,
+) -> ! {
     process::outlive_terminal_signals();
     let mut news = News(news.map(process::inherited_pipe));
     if let Some(reason) = unfit {
@@ -82,11 +89,13 @@ fn serve_as_worker(registry: &Registry, news: Option<RawFd>, unfit: Option<Strin
         fail(&reason);
     }
     news.tell(guard::NEWS_BEGUN);
+    // Without it, all that it writes is nobody's.
+    let voice = board.and_then(|board| Voice::inherited(board, registry.iter().count()).ok());
     let (link, rank) = transport::initialize_worker().unwrap_or_else(|reason| fail(&reason));
     news.tell(guard::NEWS_INIT);
     process::keep_descriptors_to_ourselves();
     let host = mpi::environment::processor_name().unwrap_or_else(|_| "unknown".to_owned());
-    let left = run(link, registry, Place { host: host.into(), rank }).and_then(|link| {
+    let left = run(link, registry, Place { host: host.into(), rank, voice }).and_then(|link| {
         news.tell(guard::NEWS_BYE);
         link.leave()
     });

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::answers::Answers;
 use super::mailbox::{Mailbox, Next};
+use super::voice::Voice;
 use crate::ids::WorkerId;
 use crate::task::{Context, Definition, Registry, run_guarded};
 use crate::transport::{Link, LinkError};
@@ -27,20 +28,27 @@ pub(crate) struct Place {
     pub(crate) host: Arc<str>,
     /// Rank in the worker's own `MPI_COMM_WORLD`.
     pub(crate) rank: i32,
+    /// Who is to know which task writes what; nobody, if what it writes goes nowhere in particular.
+    pub(crate) voice: Option<Voice>,
 }
 
 /// Serves a host until it tells the worker to retire, and gives the link back to be closed.
 ///
 /// # Errors
 /// [`LinkError`] when the host is out of reach or says what makes no sense. Nothing is left to do then.
-pub(crate) fn run<L: Link + 'static>(mut link: L, registry: &Registry, place: Place) -> Result<L, LinkError> {
+pub(crate) fn run<L: Link + 'static>(
+    mut link: L,
+    registry: &Registry,
+    mut place: Place,
+) -> Result<L, LinkError> {
     let definitions = registry.numbered();
     say_hello(&mut link, registry, &place)?;
     let welcome = await_welcome(&mut link)?;
     let Some(welcome) = welcome else { return say_bye(link) };
     let mailbox = Rc::new(RefCell::new(Mailbox::new(link, Answers::new(definitions.len()))));
     let context = context(welcome.worker, &place, &mailbox);
-    let mut worker = Worker { definitions, context, mailbox };
+    let voice = place.voice.take();
+    let mut worker = Worker { definitions, context, mailbox, voice };
     worker.run_initializer(welcome.initializer)?;
     worker.run_tasks()?;
     say_bye(worker.into_link())
@@ -91,6 +99,7 @@ struct Worker<L> {
     context: Context,
     /// Shared with the context, whose task may look into it while it runs.
     mailbox: Rc<RefCell<Mailbox<L>>>,
+    voice: Option<Voice>,
 }
 
 impl<L: Link> Worker<L> {
@@ -130,9 +139,15 @@ impl<L: Link> Worker<L> {
         self.make_way_for(kind)?;
         self.context.task = Some(task);
         self.context.attempt = attempt;
+        if let Some(voice) = &self.voice {
+            voice.begin(task);
+        }
         let begun = Instant::now();
         let result = self.call(kind, &arguments);
         let ran = begun.elapsed();
+        if let Some(voice) = &mut self.voice {
+            voice.end(task, kind, begun + ran);
+        }
         let mut mailbox = self.mailbox.borrow_mut();
         mailbox.answers.note(kind, ran);
         mailbox.forget(task);

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
-use offshoot::{BuildError, Pool, SlotsError, Source};
+use anyhow::{Context, bail, ensure};
+use offshoot::{BuildError, Pool, SlotsError, Source, TaskError};
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::result;
+use crate::support::{Stage, eventually, is_gone, result};
 use crate::tasks::{double, meet_at};
 
 pub(crate) fn tasks_run_on_two_hosts() -> anyhow::Result<()> {
@@ -62,6 +65,74 @@ pub(crate) fn tasks_run_on_two_hosts() -> anyhow::Result<()> {
     ensure!(stats.losses == 1 && stats.spawns == 4, "{stats:?}");
     pool.shutdown();
     Ok(())
+}
+
+/// A cable is cut: the worker behind it is lost in time, and ends itself, while a slow one is left alone.
+pub(crate) fn a_silent_host_is_lost() -> anyhow::Result<()> {
+    let version = mpi::environment::library_version().unwrap_or_default();
+    if version.starts_with("Open MPI v5") || version.starts_with("Intel") {
+        println!("refused on this MPI");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let hosts = folder.path().join("hosts");
+    fs::write(&hosts, "h1 slots=1\nh2 slots=1\n")?;
+    let timeout = Duration::from_secs(2);
+    let builder = Pool::builder().hostfile(&hosts).attempts_max(1).heartbeat_timeout(timeout);
+    let pool = builder.build()?;
+    let stage = Stage::new()?;
+    // The two hosts share the file system.
+    let bystander = pool.submit(stage.hold("here")).map_err(|error| error.reason)?;
+    stage.await_start("here")?;
+    let far = pool.submit(stage.never_end("there")).map_err(|error| error.reason)?;
+    let [worker, guard] = stage.processes("there")?;
+    let (worker, guard) = (seen_from_here(worker)?, seen_from_here(guard)?);
+
+    // A worker that stands still is slow, and no more.
+    kill_process(worker, Signal::STOP)?;
+    thread::sleep(2 * timeout);
+    ensure!(!far.is_finished() && pool.stats().losses == 0, "a slow worker was lost");
+    kill_process(worker, Signal::CONT)?;
+
+    let cable = |state: &str| -> anyhow::Result<()> {
+        let status = Command::new("ip").args(["link", "set", "eth0", state]).status()?;
+        ensure!(status.success(), "the cable cannot be put {state}");
+        Ok(())
+    };
+    let begun = Instant::now();
+    cable("down")?;
+    let lost = result(far);
+    let took = begun.elapsed();
+    eventually("the worker to end itself", || is_gone(worker))?;
+    let ended = begun.elapsed();
+    cable("up")?;
+    match lost {
+        Err(TaskError::Lost { reason, .. }) => {
+            ensure!(reason.contains("nothing was heard at h2 for 2s"), "{reason}")
+        }
+        other => bail!("not lost, but {other:?}"),
+    }
+    println!("lost after {took:?}, and ended after {ended:?}, with a timeout of {timeout:?}");
+    ensure!(took > timeout / 2 && took < timeout + Duration::from_secs(1), "it took {took:?}");
+    ensure!(ended < timeout + Duration::from_secs(2), "its worker ended after {ended:?}");
+    eventually("its guard to end", || is_gone(guard))?;
+    stage.release("here")?;
+    ensure!(result(bystander)? == "released");
+    Ok(())
+}
+
+/// A process of the other host, as this one numbers it.
+fn seen_from_here(process: Pid) -> anyhow::Result<Pid> {
+    let theirs = process.to_string();
+    for folder in fs::read_dir("/proc")?.flatten() {
+        let status = fs::read_to_string(folder.path().join("status")).unwrap_or_default();
+        let Some(ids) = status.lines().find_map(|line| line.strip_prefix("NSpid:")) else { continue };
+        let ids: Vec<&str> = ids.split_whitespace().collect();
+        if ids.len() > 1 && ids.last() == Some(&&*theirs) {
+            return Pid::from_raw(ids[0].parse()?).context("it has an id");
+        }
+    }
+    bail!("process {process} of the other host is not seen")
 }
 
 /// How many workers each host has when three are there at once.

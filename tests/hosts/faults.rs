@@ -1,12 +1,17 @@
 //! Tasks and initializers that go wrong.
 
+use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use offshoot::{Limit, Pool, TaskError};
+use mpi::environment::library_version;
+use offshoot::{Limit, Pool, SpawnCause, TaskError};
+use rustix::process::{Signal, kill_process};
 
-use crate::support::{Stage, result};
-use crate::tasks::{die, double, enter, fail_with_causes, open_ledger, panic_with, pid};
+use crate::programs::shell;
+use crate::support::{Stage, eventually, is_gone, result};
+use crate::tasks::{die, double, enter, fail_with_causes, guard, open_ledger, panic_with, pid};
 
 pub(crate) fn a_worker_dies() -> anyhow::Result<()> {
     let pool = Pool::builder().workers(0..=2).attempts_max(2).build()?;
@@ -21,7 +26,10 @@ pub(crate) fn a_worker_dies() -> anyhow::Result<()> {
         };
         match result(pool.submit(die(way.to_owned()))?) {
             Err(TaskError::Lost { attempts: 2, reason, .. }) => {
-                ensure!(reason.contains(&told), "{way}: {reason}")
+                ensure!(reason.contains(&told), "{way}: {reason}");
+                let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+                ensure!(reason.contains(&format!(" at {host} ")), "{way}: {reason}");
+                ensure!(reason.contains("MiB of memory") == (way == "SIGKILL"), "{way}: {reason}");
             }
             other => bail!("{way}: not lost, but {other:?}"),
         }
@@ -96,6 +104,111 @@ pub(crate) fn a_task_calls_mpi_abort() -> anyhow::Result<()> {
     stage.release("bystander")?;
     result(bystander)?;
     ensure!(pool.stats().losses == 2, "{:?}", pool.stats());
+    Ok(())
+}
+
+/// What is ended has time to do so by itself, and none of its processes gets away, wherever it went.
+pub(crate) fn all_processes_of_a_worker_are_ended() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = |name: &str| folder.path().join(name);
+    let script = format!(
+        "cd '{}'\n\
+         setsid sh -c 'trap \"\" TERM; echo $$ > deaf; while :; do sleep 1000; done' &\n\
+         sh -c 'trap \"sleep 0.3; echo > tidied; exit\" TERM; echo $$ > tidy; while :; do sleep 0.05; done' &\n\
+         trap 'echo > asked; exit' TERM\n\
+         while :; do sleep 0.05; done",
+        folder.path().display()
+    );
+    let program = shell(&script);
+    let builder = Pool::builder().workers(0..=1).spawn_timeout(Duration::from_secs(2)).program(program);
+    let pool = builder.kill_grace(Duration::from_millis(1500)).build()?;
+    match result(pool.submit(double(1))?) {
+        Err(TaskError::SpawnFailed { cause: SpawnCause::Overdue, .. }) => {}
+        other => bail!("not overdue, but {other:?}"),
+    }
+    let pid = |name: &str| anyhow::Ok(fs::read_to_string(file(name))?.trim().to_owned());
+    let (deaf, tidy) = (pid("deaf")?, pid("tidy")?);
+    ensure!(file("asked").exists(), "the worker was not asked first");
+    let begun = Instant::now();
+    eventually("all its processes to end", || is_gone(&deaf) && is_gone(&tidy))?;
+    ensure!(begun.elapsed() < Duration::from_secs(4), "it took {:?}", begun.elapsed());
+    ensure!(file("tidied").exists(), "a process in the worker's group had no time");
+    Ok(())
+}
+
+/// Daemons of an MPI tell what they have started to end by SIGTERM, before they use force.
+pub(crate) fn a_guard_that_is_told_to_end_takes_all_along() -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(0..=1).attempts_max(1).build()?;
+    let stage = Stage::new()?;
+    let handle = pool.submit(stage.start_one_that_is_deaf("a")).map_err(|error| error.reason)?;
+    let deaf = stage.deaf("a")?;
+    let [worker, guard] = stage.processes("a")?;
+    kill_process(guard, Signal::TERM)?;
+    match result(handle) {
+        Err(TaskError::Lost { reason, .. }) => ensure!(reason.contains("SIGKILL"), "{reason}"),
+        other => bail!("not lost, but {other:?}"),
+    }
+    for process in [worker, deaf, guard] {
+        eventually("all to end", || is_gone(process))?;
+    }
+    ensure!(result(pool.submit(double(21))?)? == 42, "a later spawn works");
+    Ok(())
+}
+
+/// From the kill of a worker, or of its guard where the MPI survives that, until its task is known to be lost.
+pub(crate) fn deaths_are_known_at_once() -> anyhow::Result<()> {
+    let workers = 5;
+    let pool = Pool::builder().workers(0..=workers).attempts_max(1).build()?;
+    let stage = Stage::new()?;
+    let is_open_mpi = library_version().is_ok_and(|version| version.starts_with("Open MPI"));
+    let victims: &[&str] = if is_open_mpi { &["worker", "guard"] } else { &["worker"] };
+    for (which, victim) in victims.iter().enumerate() {
+        let name = |number: u32| format!("{victim} {number}");
+        let submit = |number| pool.submit(stage.never_end(&name(number))).map_err(|error| error.reason);
+        let handles: Vec<_> = (0..workers).map(submit).collect::<Result<_, _>>()?;
+        let started = (0..workers).map(|number| Ok(stage.processes(&name(number))?[which]));
+        let processes: Vec<_> = started.collect::<anyhow::Result<_>>()?;
+        let mut times = Vec::new();
+        for (handle, process) in handles.into_iter().zip(processes) {
+            let begun = Instant::now();
+            kill_process(process, Signal::KILL)?;
+            match result(handle) {
+                Err(TaskError::Lost { .. }) => times.push(begun.elapsed()),
+                other => bail!("not lost, but {other:?}"),
+            }
+        }
+        times.sort_unstable();
+        let median = times[times.len() / 2];
+        println!("the death of a {victim} is known after {median:?} in the median of {times:?}");
+        // A machine that is busy with other tests may need longer than the 50 ms that are promised.
+        ensure!(median < Duration::from_millis(500), "{victim}: {times:?}");
+    }
+    Ok(())
+}
+
+/// What a guard costs: memory of its own, and time while nothing happens.
+pub(crate) fn guards_are_small_and_sleep() -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(1..=1).build()?;
+    let guard = result(pool.submit(guard())?)?;
+    let read = |file: &str| fs::read_to_string(format!("/proc/{guard}/{file}"));
+    let kib = |text: &str, name: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok()).unwrap_or(0)
+    };
+    let ticks = || -> anyhow::Result<u64> {
+        let stat = read("stat")?;
+        let columns: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        Ok(columns[11].parse::<u64>()? + columns[12].parse::<u64>()?)
+    };
+    let before = ticks()?;
+    thread::sleep(Duration::from_secs(1));
+    ensure!(ticks()? == before, "an idle guard works");
+    // What it has written to, or could not share for another reason. All else is shared with the host and the other
+    // guards of this machine: code, and what is as it is in the file.
+    let memory = read("smaps_rollup")?;
+    let own = kib(&memory, "Private_Dirty:") + kib(&memory, "Swap:");
+    println!("a guard has {own} KiB of its own");
+    ensure!(own <= 2048, "{memory}");
     Ok(())
 }
 

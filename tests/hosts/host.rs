@@ -9,6 +9,7 @@ mod faults;
 mod lifecycle;
 mod load;
 mod neighbours;
+mod output;
 mod programs;
 mod results;
 mod spawn;
@@ -55,6 +56,10 @@ scenarios! {
         a_task_calls_mpi_abort,
         a_task_does_not_stop,
         a_task_that_may_run_once_is_lost_once,
+        all_processes_of_a_worker_are_ended,
+        a_guard_that_is_told_to_end_takes_all_along,
+        deaths_are_known_at_once,
+        guards_are_small_and_sleep,
         a_task_panics,
         a_task_fails_with_causes,
         an_initializer_fails,
@@ -63,6 +68,14 @@ scenarios! {
     deaths:
         workers_die_in_mid_transfer,
         containment_is_what_was_chosen;
+    output:
+        lines_come_to_the_hosts_own_streams,
+        lines_go_to_files,
+        discarded_lines_are_last_words_all_the_same,
+        each_line_is_of_its_task,
+        a_hundred_megabytes_blow_no_memory,
+        a_reader_that_stands_still_blocks_no_worker_for_ever,
+        a_writer_that_outlives_its_worker_delays_no_news;
     programs:
         a_task_that_another_program_lacks,
         a_worker_without_tasks,
@@ -75,6 +88,7 @@ scenarios! {
         the_host_has_finalized_mpi;
     elsewhere:
         tasks_run_on_two_hosts,
+        a_silent_host_is_lost,
         slots_come_from_slurm;
     spawn:
         missing_executable,

@@ -5,11 +5,12 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use offshoot::Handle;
+use rustix::process::Pid;
 use tempfile::TempDir;
 
-use crate::tasks::{hold, never_end};
+use crate::tasks::{hold, never_end, start_one_that_is_deaf};
 
 /// Looks until something holds; fails if that takes longer than half a minute.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
@@ -21,6 +22,12 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> anyhow:
         thread::sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// Whether a process has ended, even if nobody has waited for it yet.
+pub(crate) fn is_gone(process: impl std::fmt::Display) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
 }
 
 /// Where a task that holds and the host tell each other, by files, how far they are.
@@ -50,6 +57,28 @@ impl Stage {
     /// Waits until the task runs.
     pub(crate) fn await_start(&self, name: &str) -> anyhow::Result<()> {
         eventually("a task to start", || self.file(name, "started").exists())
+    }
+
+    /// As `never_end`, with a process that has left the worker's group and hears no SIGTERM.
+    pub(crate) fn start_one_that_is_deaf(&self, name: &str) -> offshoot::Call<start_one_that_is_deaf> {
+        start_one_that_is_deaf(self.file(name, "started"))
+    }
+
+    /// That process.
+    pub(crate) fn deaf(&self, name: &str) -> anyhow::Result<Pid> {
+        self.await_start(name)?;
+        let id = std::fs::read_to_string(self.file(name, "pid"))?;
+        Pid::from_raw(id.trim().parse()?).context("it has an id")
+    }
+
+    /// The worker and the guard of a task that never ends.
+    pub(crate) fn processes(&self, name: &str) -> anyhow::Result<[Pid; 2]> {
+        self.await_start(name)?;
+        let ids = std::fs::read_to_string(self.file(name, "started"))?;
+        let mut ids =
+            ids.split(' ').map(|id| anyhow::Ok(Pid::from_raw(id.parse()?).context("it has an id")?));
+        let mut next = || ids.next().context("it names two processes")?;
+        Ok([next()?, next()?])
     }
 
     pub(crate) fn has_started(&self, name: &str) -> bool {

@@ -1,6 +1,7 @@
 //! What the workers of the scenarios can do.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process;
 
@@ -53,9 +54,12 @@ offshoot::tasks! {
         Ok(if cancelled { "cancelled" } else { "released" }.to_owned())
     }
 
-    /// Announces itself by a file, and then neither ends nor asks whether it is still wanted.
+    /// Announces itself by a file that names its worker and its guard, and then neither ends nor asks whether it is
+    /// still wanted.
     pub(crate) fn never_end(started: PathBuf) {
-        fs::write(&started, "")?;
+        let draft = started.with_extension("draft");
+        fs::write(&draft, format!("{} {}", process::id(), std::os::unix::process::parent_id()))?;
+        fs::rename(&draft, &started)?;
         eventually("nothing", || false)
     }
 
@@ -96,6 +100,60 @@ offshoot::tasks! {
                 }
             }
         }
+    }
+
+    /// Writes this to the two streams.
+    pub(crate) fn print_lines(out: String, err: String) {
+        let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
+        stdout.write_all(out.as_bytes())?;
+        stderr.write_all(err.as_bytes())?;
+        Ok(stdout.flush()?)
+    }
+
+    /// Writes so many bytes to standard output, in lines.
+    pub(crate) fn print_bytes(bytes: usize) {
+        let line = [vec![b'x'; 127], vec![b'\n']].concat().repeat(64);
+        let mut stdout = std::io::stdout().lock();
+        let mut left = bytes;
+        while left > 0 {
+            let now = left.min(line.len());
+            stdout.write_all(&line[..now])?;
+            left -= now;
+        }
+        Ok(stdout.flush()?)
+    }
+
+    /// Writes so many lines, all of which say who writes them.
+    pub(crate) fn print_who(context: &mut Context, lines: u32) {
+        let task = context.task().context("this is a task")?.number();
+        let worker = context.worker().number();
+        for line in 0..lines {
+            if line % 2 == 0 {
+                println!("task {task} worker {worker} stdout");
+            } else {
+                eprintln!("task {task} worker {worker} stderr");
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves a process behind that writes to the worker's streams without end, outside of its process group, and
+    /// ends the worker.
+    pub(crate) fn leave_a_writer_and_die() {
+        process::Command::new("setsid").args(["sh", "-c", "yes & yes >&2 & sleep 1000"]).spawn()?;
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        process::exit(3)
+    }
+
+    /// Starts a process that has left the worker's group and hears no SIGTERM, writes its number into a file beside
+    /// `started`, and never ends.
+    pub(crate) fn start_one_that_is_deaf(started: PathBuf) {
+        let script = "trap '' TERM HUP; echo $$ > \"$1\".draft; mv \"$1\".draft \"$1\"; while :; do sleep 1000; done";
+        let pid = started.with_extension("pid");
+        process::Command::new("setsid").args(["sh", "-c", script, "sh"]).arg(&pid).spawn()?;
+        eventually("it to start", || pid.exists())?;
+        fs::write(&started, format!("{} {}", process::id(), std::os::unix::process::parent_id()))?;
+        eventually("nothing", || false)
     }
 
     pub(crate) fn panic_with(message: String) {

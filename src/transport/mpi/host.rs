@@ -5,6 +5,7 @@ use std::env;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,9 +20,10 @@ use crate::finding::Finding;
 use crate::ids::WorkerId;
 use crate::launch::{self, Hints, Program, Site};
 use crate::process;
-use crate::transport::control::Notice;
+use crate::transport::control::{Expectation, Notice, Whereabouts};
+use crate::transport::output::Sink;
 use crate::transport::{Call, Report, Transport};
-use crate::wire::control::{Ended, How, Ticket};
+use crate::wire::control::{Ended, How, Ticket, Watch};
 use crate::wire::flow::{Flow, Inbox, Message, Outbox, Taken};
 
 /// How long a guard has, once MPI has found its worker dead, to say how it died.
@@ -32,10 +34,21 @@ const SPAWN_GRACE: Duration = Duration::from_secs(5);
 /// How long a worker may take that has said goodbye.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(30);
 
+/// What a pool wants of its workers and their guards.
+pub(crate) struct Terms {
+    pub(crate) spawn_timeout: Duration,
+    /// How long a worker that is to be ended may take to do so by itself.
+    pub(crate) kill_grace: Duration,
+    /// How long another host may be silent.
+    pub(crate) heartbeat_timeout: Duration,
+    /// Where what they write goes, if anywhere.
+    pub(crate) sink: Option<Arc<Sink>>,
+}
+
 /// The workers of one pool.
 pub(crate) struct MpiTransport {
     runtime: Rc<Runtime>,
-    spawn_timeout: Duration,
+    terms: Terms,
     places: Places,
     peers: FxHashMap<WorkerId, Peer>,
     tickets: FxHashMap<Ticket, WorkerId>,
@@ -75,11 +88,11 @@ enum Operation {
 }
 
 impl MpiTransport {
-    pub(crate) fn new(runtime: Rc<Runtime>, spawn_timeout: Duration, sites: Vec<Site>) -> Self {
+    pub(crate) fn new(runtime: Rc<Runtime>, terms: Terms, sites: Vec<Site>) -> Self {
         let (notify, notices) = unbounded();
         Self {
             runtime,
-            spawn_timeout,
+            terms,
             places: Places::new(sites),
             peers: FxHashMap::default(),
             tickets: FxHashMap::default(),
@@ -147,12 +160,22 @@ impl MpiTransport {
             let reason = format!("{loss}, and this process can spawn no more: start it again");
             return Err(SpawnFailure::new(SpawnCause::Launcher, reason));
         }
-        let start = program.start().map_err(|reason| SpawnFailure::new(SpawnCause::Executable, reason))?;
+        let watch = Watch {
+            is_output_wanted: self.terms.sink.is_some(),
+            heartbeat_timeout: Some(self.terms.heartbeat_timeout),
+        };
+        let start =
+            program.start(watch).map_err(|reason| SpawnFailure::new(SpawnCause::Executable, reason))?;
         let (host, address) = self.place(worker)?;
         let control = self.runtime.control();
-        let deadline = Instant::now() + self.spawn_timeout;
-        let ticket = control.expect(start, deadline, self.notify.clone());
-        let limit = self.spawn_timeout + SPAWN_GRACE;
+        let ticket = control.expect(Expectation {
+            start,
+            deadline: Instant::now() + self.terms.spawn_timeout,
+            kill_grace: self.terms.kill_grace,
+            notices: self.notify.clone(),
+            voice: self.terms.sink.as_ref().map(|sink| sink.voice(worker)),
+        });
+        let limit = self.terms.spawn_timeout + SPAWN_GRACE;
         let _decoy = self.runtime.decoy();
         let spawned = self
             .runtime
@@ -172,17 +195,20 @@ impl MpiTransport {
                 control.kill(ticket);
                 // It may have been made to fail because the worker had died.
                 let dead = self.heard_of_end(ticket);
-                Err(dead.map_or_else(|| SpawnFailure::new(SpawnCause::Mpi, reason), |ended| failure(&ended)))
+                Err(dead.map_or_else(
+                    || SpawnFailure::new(SpawnCause::Mpi, reason),
+                    |(ended, at)| failure(&ended, at.as_ref()),
+                ))
             }
         }
     }
 
     /// How the worker of a failed spawn ended, if its guard has told. What others say is for later.
-    fn heard_of_end(&mut self, ticket: Ticket) -> Option<Ended> {
+    fn heard_of_end(&mut self, ticket: Ticket) -> Option<(Ended, Option<Whereabouts>)> {
         self.waiting.extend(self.notices.try_iter());
         let ended = self.waiting.iter().find_map(|(whose, notice)| match notice {
-            Notice::Ended(ended) if *whose == ticket => Some(ended.clone()),
-            Notice::Ended(_) | Notice::Ready => None,
+            Notice::Ended(ended, at) if *whose == ticket => Some((ended.clone(), at.clone())),
+            Notice::Ended(..) | Notice::Ready => None,
         });
         self.waiting.retain(|(whose, _)| *whose != ticket);
         ended
@@ -196,21 +222,21 @@ impl MpiTransport {
             let Some(&worker) = self.tickets.get(&ticket) else { continue };
             match notice {
                 Notice::Ready => {}
-                Notice::Ended(ended) if ended.stand_in => {
+                Notice::Ended(ended, at) if ended.stand_in => {
                     // The guard has initialized MPI in the worker's place, and is leaving.
                     self.places.note_start(worker, false);
                     self.close(worker);
-                    reports.push(Report::SpawnFailed { worker, failure: failure(&ended) });
+                    reports.push(Report::SpawnFailed { worker, failure: failure(&ended, at.as_ref()) });
                 }
-                Notice::Ended(ended) if ended.how == How::NoWorker => {
+                Notice::Ended(ended, at) if ended.how == How::NoWorker => {
                     self.abandon(worker);
-                    reports.push(Report::SpawnFailed { worker, failure: failure(&ended) });
+                    reports.push(Report::SpawnFailed { worker, failure: failure(&ended, at.as_ref()) });
                 }
-                Notice::Ended(ended) => {
-                    if ended.how == How::GuardGone {
+                Notice::Ended(ended, at) => {
+                    if matches!(ended.how, How::GuardGone | How::Silent { .. }) {
                         self.places.suspect(worker);
                     }
-                    reports.push(Report::Lost { worker, reason: describe(&ended) });
+                    reports.push(Report::Lost { worker, reason: describe(&ended, at.as_ref()) });
                 }
             }
         }
@@ -467,19 +493,21 @@ fn spawn_guard(
 }
 
 /// A start that failed, as the guard tells it.
-fn failure(ended: &Ended) -> SpawnFailure {
+fn failure(ended: &Ended, at: Option<&Whereabouts>) -> SpawnFailure {
     let cause = match ended.how {
         How::NotStarted { .. } => SpawnCause::NotStarted,
         How::Overdue => SpawnCause::Overdue,
         How::NoWorker => SpawnCause::NoWorker,
         How::Unfit => SpawnCause::Mismatch,
-        How::GuardGone | How::Exited { .. } | How::Signalled { .. } => SpawnCause::Ended,
+        How::GuardGone | How::Silent { .. } | How::Exited { .. } | How::Signalled { .. } => SpawnCause::Ended,
     };
-    SpawnFailure::new(cause, describe(ended))
+    SpawnFailure::new(cause, describe(ended, at))
 }
 
 /// How a worker ended, and the last that it said.
-fn describe(ended: &Ended) -> String {
+fn describe(ended: &Ended, at: Option<&Whereabouts>) -> String {
+    let place = at.map_or_else(String::new, |at| format!(" at {}", at.host));
+    let process = at.map_or_else(|| "its process".to_owned(), |at| format!("its process {}{place}", at.pid));
     let how = match &ended.how {
         How::NotStarted { reason } => reason.clone(),
         How::Overdue => {
@@ -488,21 +516,38 @@ fn describe(ended: &Ended) -> String {
                 last_words(ended)
             );
         }
-        How::GuardGone => "its guard ended without a word".to_owned(),
+        How::GuardGone => format!("its guard{place} ended without a word"),
+        How::Silent { after } => {
+            format!("nothing was heard{place} for {after:?}, the `heartbeat_timeout`: the host or the way to it is gone")
+        }
         How::NoWorker => {
             "it initialized MPI, but is no offshoot worker: `offshoot::init()` or `offshoot::worker::serve()` must \
              be the first line of its `main`"
                 .to_owned()
         }
         How::Unfit => return format!("it cannot work for this host{}", last_words(ended)),
-        How::Exited { code } => format!("its process exited with code {code}"),
+        How::Exited { code } => format!("{process} exited with code {code}"),
         How::Signalled { signal, core } => {
             let core = if *core { ", core dumped" } else { "" };
-            format!("its process was killed by {}{core}", process::signal_name(*signal))
+            let (signal, memory) = (process::signal_name(*signal), memory(ended));
+            format!("{process} was killed by {signal}{core}{memory}")
         }
     };
     let before = if ended.stand_in { " before it initialized MPI" } else { "" };
     format!("{how}{before}{}", last_words(ended))
+}
+
+/// How much memory it had, where that may be why it was killed.
+fn memory(ended: &Ended) -> String {
+    match (&ended.how, ended.peak_kib) {
+        (How::Signalled { signal, .. }, peak @ 1..) if process::may_be_for_memory(*signal) => {
+            format!(
+                " when it had used {} MiB of memory at most (the system does that where memory runs out)",
+                peak.div_ceil(1024)
+            )
+        }
+        _ => String::new(),
+    }
 }
 
 fn last_words(ended: &Ended) -> String {

@@ -12,7 +12,7 @@ mod places;
 mod runtime;
 mod worker;
 
-pub(crate) use host::MpiTransport;
+pub(crate) use host::{MpiTransport, Terms};
 pub(crate) use runtime::{Runtime, facts, finish_standing_in, initialize_worker, stand_in};
 pub(crate) use worker::MpiLink;
 
