@@ -126,6 +126,7 @@ fn every_scenario_is_run() {
     let listed = Scenario::new("--list").run();
     let by_hand = [
         "the_host_has_mpi_at_a_low_level",
+        "containment_is_what_was_chosen",
         "workers_die_in_mid_transfer",
         "lines_come_to_the_hosts_own_streams",
         "hangs",

@@ -4,6 +4,7 @@
 //! looks at this machine; `installation`, `preflight` and `prepare` do, by what stands here.
 
 use std::ffi::CStr;
+use std::time::Duration;
 
 use super::installation::Installation;
 use super::{intel_mpi, mpich, open_mpi_4, open_mpi_5};
@@ -46,6 +47,11 @@ pub(crate) struct Family {
     pub(crate) farewell: Farewell,
     /// How a spawn returns whose worker has died on the way.
     pub(super) release: Release,
+    /// How long after a worker's death nothing is spawned.
+    pub(super) spawn_pause: Duration,
+    /// How long a worker is left to start that the death of another one, in this time before or since, may have
+    /// caught in `MPI_Init` for ever.
+    pub(super) jam_limit: Option<Duration>,
     /// How the names of its segments of shared memory begin.
     pub(super) segments: &'static [&'static str],
     /// Whether it must be able to write into the temporary directory.

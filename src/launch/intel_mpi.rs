@@ -1,5 +1,7 @@
 //! Intel MPI: MPICH's relative, with a switch for spawning, and a `MPI_Finalize` of its own.
 
+use std::time::Duration;
+
 use super::family::{Family, Farewell, Launcher, Placement, Release, Setting, Value, When};
 use super::mpich::HYDRA;
 
@@ -37,6 +39,8 @@ pub(super) const FAMILY: Family = Family {
     // It waits for ever for the worker that was not disconnected.
     farewell: Farewell { finalizes_after_loss: false },
     release: Release::StandIn,
+    spawn_pause: Duration::ZERO,
+    jam_limit: None,
     segments: &["Intel_MPI_"],
     needs_temporary_directory: false,
     interface_variables: &["I_MPI_HYDRA_IFACE", "FI_TCP_IFACE"],

@@ -1,6 +1,8 @@
 //! MPICH: a singleton starts `mpiexec -pmi_args …`, the first one in `PATH`, and waits for it without a
 //! time-out. Another MPI's `mpiexec` in that place is a hang.
 
+use std::time::Duration;
+
 use super::family::{
     Agent, Family, Farewell, Launcher, Placement, Refusal, Release, Setting, Survivable, Value, When,
 };
@@ -58,6 +60,8 @@ pub(super) const FAMILY: Family = Family {
                   ends all workers",
     farewell: Farewell { finalizes_after_loss: true },
     release: Release::StandIn,
+    spawn_pause: Duration::ZERO,
+    jam_limit: None,
     segments: &["mpich_shm_"],
     needs_temporary_directory: false,
     interface_variables: &["HYDRA_IFACE", "FI_TCP_IFACE"],

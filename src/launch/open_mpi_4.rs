@@ -1,6 +1,7 @@
 //! Open MPI 4: spawns through `orted`, the first one in `PATH`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::family::{
     Agent, Family, Farewell, Launcher, Placement, Release, Setting, Survivable, Value, When,
@@ -96,6 +97,11 @@ pub(super) const FAMILY: Family = Family {
     // begun with `MPI_Init` nobody can stand in for it ("Server not available"). The host waits in `PMIx_Lookup`
     // for the name of the worker; what is none makes the spawn fail, and hurts nothing.
     release: Release::Answer { port: "OMPI_PARENT_PORT", suffix: ":connect", answer: c"nobody" },
+    // When a process dies `orted` closes its connection at once, and stops to listen to a descriptor of that number
+    // once more when its job is over: to a process that has connected meanwhile, which then waits for ever in
+    // `MPI_Init` (4.1.4; its first bytes stand unread in the socket).
+    spawn_pause: Duration::from_millis(100),
+    jam_limit: Some(Duration::from_secs(3)),
     segments: &[],
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"],

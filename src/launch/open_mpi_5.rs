@@ -1,5 +1,7 @@
 //! Open MPI 5: spawns through `prte`, the first one in `PATH`.
 
+use std::time::Duration;
+
 use super::family::{Family, Farewell, Launcher, Placement, Release, Setting, Survivable, Value, When};
 
 pub(super) const FAMILY: Family = Family {
@@ -97,6 +99,8 @@ pub(super) const FAMILY: Family = Family {
     // takes any answer for the names of processes and would crash over one without a dot; all processes of a job,
     // and no number of them, is what it refuses.
     release: Release::Answer { port: "OMPI_PARENT_PORT", suffix: ":connect", answer: c"nobody.*" },
+    spawn_pause: Duration::ZERO,
+    jam_limit: None,
     segments: &[],
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "PRTE_MCA_prte_if_include"],

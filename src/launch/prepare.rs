@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::{CStr, OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::decoy::{self, Plan};
 use super::family::{Family, Release, Setting, Value, When};
@@ -169,6 +170,16 @@ pub(crate) fn awaited_name() -> Option<String> {
         Release::StandIn => None,
         Release::Answer { port, suffix, .. } => Some(format!("{}{suffix}", env::var(port).ok()?)),
     }
+}
+
+/// How long after a worker's death nothing is spawned.
+pub(crate) fn spawn_pause() -> Duration {
+    prepared().and_then(|prepared| prepared.family).map_or(Duration::ZERO, |family| family.spawn_pause)
+}
+
+/// How long a worker is left to start during whose start another one has died.
+pub(crate) fn jam_limit() -> Option<Duration> {
+    prepared()?.family?.jam_limit
 }
 
 /// What is to be published under that name, so that the spawn fails.

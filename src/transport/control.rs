@@ -28,8 +28,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::Doorbell;
 use super::output::Voice;
 use super::stream::{Address, Stream};
+use crate::launch;
 use crate::process as own;
-use crate::wire::control::{Ended, Secret, Start, Ticket, ToGuard, WINDOW};
+use crate::wire::control::{Ended, How, Secret, Start, Ticket, ToGuard, WINDOW};
 use listener::Listener;
 
 /// A guard is told that it has room when it is so much.
@@ -85,6 +86,8 @@ struct State {
 struct Guards {
     next: u64,
     expected: FxHashMap<Ticket, Expected>,
+    /// When a worker was last gone.
+    last_death: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -105,6 +108,10 @@ struct Expected {
     /// When the worker is killed, unless it has passed `MPI_Init`.
     deadline: Option<Instant>,
     is_overdue: bool,
+    /// When it is given up because another worker has died while it starts.
+    jam: Option<Instant>,
+    /// It was, and is killed then.
+    linger: Option<Instant>,
     kill_grace: Duration,
     /// Its end was asked for, perhaps before there was anybody to ask.
     is_killed: bool,
@@ -195,6 +202,8 @@ impl Control {
             whereabouts: None,
             deadline: Some(deadline),
             is_overdue: false,
+            jam: guards.jam_of_new(launch::jam_limit()),
+            linger: None,
             kill_grace,
             is_killed: false,
             is_forgotten: false,
@@ -209,18 +218,27 @@ impl Control {
         ticket
     }
 
+    /// Whether a worker has died just now.
+    pub(crate) fn has_death_within(&self, time: Duration) -> bool {
+        self.state.guards().last_death.is_some_and(|death| death.elapsed() < time)
+    }
+
     /// `MPI_Comm_spawn` has returned, with a worker or with a guard in its place.
     pub(crate) fn note_spawned(&self, ticket: Ticket) {
         if let Some(expected) = self.state.guards().expected.get_mut(&ticket) {
             expected.deadline = None;
             expected.awaited = None;
+            expected.jam = None;
             expected.say(&ToGuard::Spawned);
         }
     }
 
     /// Ends a worker and its guard, of whom nothing more is to be heard.
     pub(crate) fn kill(&self, ticket: Ticket) {
-        self.state.guards().let_go(ticket, Expected::end);
+        self.state.guards().let_go(ticket, |expected| match expected.linger {
+            Some(_) => {}
+            None => expected.end(),
+        });
     }
 
     /// What ends all workers, from any thread.
@@ -247,6 +265,23 @@ impl Guards {
     }
 
     /// A guard has said all.
+    /// A worker is gone, at which one that starts just now may be caught.
+    fn note_death(&mut self, limit: Option<Duration>) {
+        let until = limit.map(|limit| Instant::now() + limit);
+        for expected in
+            self.expected.values_mut().filter(|one| one.deadline.is_some() && one.stream.is_some())
+        {
+            expected.jam = expected.jam.or(until);
+        }
+        self.last_death = Some(Instant::now());
+    }
+
+    /// When a worker that is started now is killed, if it may be caught at a death.
+    fn jam_of_new(&self, limit: Option<Duration>) -> Option<Instant> {
+        let limit = limit?;
+        self.last_death.filter(|death| death.elapsed() < limit).map(|_| Instant::now() + limit)
+    }
+
     fn end(&mut self, ticket: Ticket) {
         let Some(expected) = self.expected.get_mut(&ticket) else { return };
         expected.is_over = true;
@@ -305,6 +340,19 @@ impl State {
 }
 
 impl Expected {
+    /// The worker does not get through `MPI_Init`: the name with which its spawn can be released, if it can be.
+    ///
+    /// The worker stays for a while. As long as it holds its connection the next worker gets another one.
+    fn give_up(&mut self, ticket: Ticket, until: Instant) -> Option<String> {
+        let name = self.awaited.take()?;
+        tracing::warn!("spawn {} does not get through MPI_Init, and is given up", ticket.0);
+        self.deadline = None;
+        self.linger = Some(until);
+        // A transport that is gone has no use for it.
+        let _ = self.notices.send((ticket, Notice::Ended(Ended::of(How::Jammed), self.whereabouts.clone())));
+        Some(name)
+    }
+
     /// Has the worker ended, and not started if it has not been.
     fn end(&mut self) {
         self.is_killed = true;

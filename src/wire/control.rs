@@ -142,6 +142,9 @@ pub(crate) enum How {
     },
     /// It was killed because it had not initialized MPI in time. Guards do not say so; the parent does.
     Overdue,
+    /// It was killed because it did not get through `MPI_Init`, in which another worker died. Guards do not say so;
+    /// the parent does.
+    Jammed,
     /// Its guard ended without a word, and the worker with it.
     GuardGone,
     /// Nothing was heard from its host for so long. The parent says so.

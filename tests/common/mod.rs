@@ -20,6 +20,8 @@ use rustix::process::{Pid, Signal, kill_process};
 /// What every process of a scenario has in its environment, daemons of the MPI included.
 const MARK: &str = "OFFSHOOT_SCENARIO";
 
+const COMMAND: &str = "offshoot";
+
 /// A host program, what it is expected to do, and within what time.
 pub(crate) struct Scenario {
     program: &'static str,
@@ -52,6 +54,11 @@ impl Scenario {
             // The orted of Open MPI stays for a second or two after a clean end.
             patience: Duration::from_secs(5),
         }
+    }
+
+    /// The `offshoot` command.
+    pub(crate) fn command() -> Self {
+        Self::example(COMMAND)
     }
 
     /// One more argument.
@@ -108,7 +115,10 @@ impl Scenario {
     /// If it does not end in time, ends otherwise than expected, or leaves a process behind. All of its
     /// processes are killed then.
     pub(crate) fn run(self) -> String {
-        let executable = built(self.program);
+        let executable = match self.program {
+            COMMAND => PathBuf::from(env!("CARGO_BIN_EXE_offshoot")),
+            example => built(example),
+        };
         let mut run = Run::start(&executable, &self);
         let ended = run.wait(self.limit);
         let left = run.wait_for_all(if ended.is_some() { self.patience } else { Duration::ZERO });

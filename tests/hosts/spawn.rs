@@ -230,7 +230,7 @@ pub(crate) fn the_launcher_hangs() -> anyhow::Result<()> {
 /// A guard is what hydra must not see die: it ends everything then, and, but for the decoy, the host. Open MPI
 /// goes on.
 pub(crate) fn a_guard_is_killed() -> anyhow::Result<()> {
-    let pool = Pool::builder().workers(0..=1).spawn_timeout(SPAWN_TIMEOUT).build()?;
+    let pool = Pool::builder().workers(0..=1).spawn_timeout(3 * SPAWN_TIMEOUT).build()?;
     let guard = result(pool.submit(guard())?)?;
     let guard = i32::try_from(guard).ok().and_then(Pid::from_raw).context("a process has an id")?;
     kill_process(guard, Signal::KILL)?;

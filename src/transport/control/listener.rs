@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{Credit, Notice, State, Whereabouts};
+use crate::launch;
 use crate::process as own;
 use crate::transport::heartbeat::Heartbeat;
 use crate::transport::stream::Stream;
@@ -31,6 +32,9 @@ const STRANGER_BYTES_MAX: usize = 4 << 10;
 pub(super) const UNDER_WAY_MAX: usize = WINDOW + REST_MAX + 2 * LINE_MAX;
 /// Characters that are kept of a host's name.
 const HOST_NAME_MAX: usize = 255;
+
+/// How long a worker stays that does not get through `MPI_Init`, after it was given up.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// How long nothing is done after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -89,7 +93,14 @@ impl Listener {
         let connections = self.connections.iter().map(|connection| connection.stream.as_fd());
         let all = own.into_iter().chain(networks).chain(connections);
         let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let overdue = self.state.guards().expected.values().filter_map(|expected| expected.deadline).min();
+        let overdue = self
+            .state
+            .guards()
+            .expected
+            .values()
+            .flat_map(|one| [one.deadline, one.jam, one.linger])
+            .flatten()
+            .min();
         let hearts = self.connections.iter().filter_map(|connection| connection.heartbeat.as_ref());
         let until = hearts.map(Heartbeat::deadline).chain(overdue).min();
         let timeout = until.map(own::timespec_until);
@@ -163,7 +174,16 @@ impl Listener {
 
     fn kill_overdue(&self) {
         let now = Instant::now();
+        let mut jammed = Vec::new();
         for (ticket, expected) in &mut self.state.guards().expected {
+            if expected.linger.is_some_and(|linger| linger <= now) {
+                expected.linger = None;
+                expected.end();
+            }
+            if expected.jam.is_some_and(|jam| jam <= now) {
+                expected.jam = None;
+                jammed.extend(expected.give_up(*ticket, now + LINGER));
+            }
             if expected.deadline.is_some_and(|deadline| deadline <= now) {
                 tracing::warn!("spawn {} did not reach MPI_Init in time, and is ended", ticket.0);
                 expected.deadline = None;
@@ -171,6 +191,7 @@ impl Listener {
                 expected.end();
             }
         }
+        jammed.iter().for_each(|name| (self.state.release)(name));
     }
 }
 
@@ -290,21 +311,25 @@ impl Connection {
 
     fn tell(&self, state: &State, notice: Notice) {
         let Some(ticket) = self.ticket else { return };
-        let mut awaited = None;
+        let (mut awaited, mut is_death) = (None, false);
         if let Some(expected) = state.guards().expected.get_mut(&ticket).filter(|one| !one.is_forgotten) {
             let notice = match notice {
                 Notice::Ended(ended, at) => {
                     awaited = expected.awaited.take();
+                    is_death = true;
                     let how = if expected.is_overdue { How::Overdue } else { ended.how };
                     Notice::Ended(Ended { how, ..ended }, at)
                 }
                 Notice::Ready => {
-                    expected.deadline = None;
+                    (expected.deadline, expected.jam) = (None, None);
                     notice
                 }
             };
             // A transport that is gone has no use for it.
             let _ = expected.notices.send((ticket, notice));
+        }
+        if is_death {
+            state.guards().note_death(launch::jam_limit());
         }
         // After the reason, which is looked for when the spawn has failed.
         awaited.into_iter().for_each(|name| (state.release)(&name));

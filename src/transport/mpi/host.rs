@@ -111,6 +111,9 @@ impl MpiTransport {
     /// Starts the worker that has waited longest for it. One a poll: the workers that run are served
     /// between two spawns, each of which blocks for as long as the MPI takes.
     fn spawn_next(&mut self, reports: &mut Vec<Report>) -> bool {
+        if self.spawns.is_empty() || self.runtime.control().has_death_within(launch::spawn_pause()) {
+            return false;
+        }
         let Some((worker, program)) = self.spawns.pop_front() else { return false };
         let started = self.start(worker, &program);
         self.places.note_start(worker, started.is_ok());
@@ -499,7 +502,9 @@ fn failure(ended: &Ended, at: Option<&Whereabouts>) -> SpawnFailure {
         How::Overdue => SpawnCause::Overdue,
         How::NoWorker => SpawnCause::NoWorker,
         How::Unfit => SpawnCause::Mismatch,
-        How::GuardGone | How::Silent { .. } | How::Exited { .. } | How::Signalled { .. } => SpawnCause::Ended,
+        How::Jammed | How::GuardGone | How::Silent { .. } | How::Exited { .. } | How::Signalled { .. } => {
+            SpawnCause::Ended
+        }
     };
     SpawnFailure::new(cause, describe(ended, at))
 }
@@ -513,6 +518,12 @@ fn describe(ended: &Ended, at: Option<&Whereabouts>) -> String {
         How::Overdue => {
             return format!(
                 "it had not initialized MPI within the `spawn_timeout`, and was ended{}",
+                last_words(ended)
+            );
+        }
+        How::Jammed => {
+            return format!(
+                "it did not get through MPI_Init, while which another worker had died, and was ended{}",
                 last_words(ended)
             );
         }
