@@ -9,7 +9,7 @@ MPI ?= system
 PROFILE ?= default
 WITH_MPI := scripts/with-mpi.sh $(MPI)
 
-.PHONY: help setup build run test spawns matrix lint mutants bench clean
+.PHONY: help setup build run test spawns matrix lint soak mutants bench clean
 
 help: ## List these commands
 	@echo 'make TARGET [MPI=system|openmpi-4.1|openmpi-5.0|mpich-5|mpich-4.3|intel-2021|abi|abi-intel]'
@@ -40,6 +40,9 @@ lint: setup ## Check format, clippy and rustdoc, warnings denied
 	cargo fmt --check
 	$(WITH_MPI) cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(WITH_MPI) cargo doc --no-deps
+
+soak: setup ## Put a pool under fire for ten minutes, and account for every task
+	$(WITH_MPI) cargo run --release --bin offshoot -- chaos --seconds 600 --mpi-info
 
 mutants: setup ## Prove that each oracle of the core kills its mutant
 	$(WITH_MPI) scripts/mutants.sh
