@@ -264,7 +264,6 @@ impl Guards {
         }
     }
 
-    /// A guard has said all.
     /// A worker is gone, at which one that starts just now may be caught.
     fn note_death(&mut self, limit: Option<Duration>) {
         let until = limit.map(|limit| Instant::now() + limit);
@@ -282,6 +281,7 @@ impl Guards {
         self.last_death.filter(|death| death.elapsed() < limit).map(|_| Instant::now() + limit)
     }
 
+    /// A guard has said all.
     fn end(&mut self, ticket: Ticket) {
         let Some(expected) = self.expected.get_mut(&ticket) else { return };
         expected.is_over = true;
