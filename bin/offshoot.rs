@@ -2,6 +2,7 @@
 
 mod chaos;
 mod doctor;
+mod processes;
 mod run;
 
 use std::process::ExitCode;

@@ -14,8 +14,9 @@ use serde_bytes::ByteBuf;
 use super::ledger::{Entry, Kill, Ledger, Verdict, now};
 use super::report::{Figures, Host, Resources};
 use super::tasks::{Way, checksum, die, fail, flip, nap, open_journal, stall, translate};
-use super::victims::{self, CHAOS, Process, WORKER};
+use super::victims::{self, CHAOS, WORKER};
 use super::{Arguments, Spare};
+use crate::processes::Process;
 
 /// Tasks under way at once.
 const UNDER_WAY_MAX: usize = 200;
@@ -184,7 +185,6 @@ impl<'a> Work<'a> {
             self.large_at = Instant::now() + LARGE_EVERY;
             return self.translate(LARGE);
         }
-        let millis = |rng: &mut Rng, range: std::ops::Range<u64>| rng.u64(range);
         let id = self.next;
         match self.rng.u32(..1000) {
             0..930 => {
@@ -196,16 +196,16 @@ impl<'a> Work<'a> {
                 self.translate(length)
             }
             935..960 => {
-                let call = nap(id, millis(&mut self.rng, 1..60));
+                let call = nap(id, self.rng.u64(1..60));
                 self.submit(call, Expected::Returns)
             }
             960..980 => self.submit(fail(id), Expected::Fails),
             980..990 => {
-                let call = nap(id, millis(&mut self.rng, 5..300));
+                let call = nap(id, self.rng.u64(5..300));
                 self.submit(call, Expected::ReturnsOrIsCancelled)
             }
             990..995 => {
-                let call = nap(id, millis(&mut self.rng, 1..40)).idempotent(false);
+                let call = nap(id, self.rng.u64(1..40)).idempotent(false);
                 self.submit(call, Expected::ReturnsOnce)
             }
             995..998 => self.submit(stall(id).timeout(STALL_TIMEOUT), Expected::IsOverdue),
@@ -394,7 +394,7 @@ impl<'a> Killer<'a> {
                 }
             }
         }
-        self.deaths.kills.push(Kill { process: victim.id, at });
+        self.deaths.kills.push(Kill { process: victim.id.unsigned_abs(), at });
         let is_sudden = is_guard || [libc::SIGKILL, libc::SIGTERM, libc::SIGABRT].contains(&signal);
         if is_sudden && is_quiet && !is_young && stats.workers_retiring == 0 {
             let until = Instant::now() + DETECT_LIMIT;

@@ -62,7 +62,7 @@ pub(crate) struct Kill {
 }
 
 /// What came of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Verdict {
     /// What was to come of it.
     Right,
@@ -85,12 +85,6 @@ struct Account {
 pub(crate) struct Ledger {
     accounts: HashMap<u64, Account>,
     pub(crate) verdicts: HashMap<Verdict, u64>,
-}
-
-impl std::hash::Hash for Verdict {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        std::mem::discriminant(self).hash(state);
-    }
 }
 
 /// What the journal says beside the ledger.

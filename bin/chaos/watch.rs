@@ -142,7 +142,7 @@ fn describe(status: ExitStatus) -> String {
 
 /// What was still there two seconds after the host's end.
 struct Left {
-    processes: Vec<u32>,
+    processes: Vec<i32>,
     files: Vec<String>,
 }
 

@@ -9,12 +9,13 @@
 //! zombie, its id is not given to anybody else.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::process::{getpid, kill_process, kill_process_group, set_child_subreaper, wait, waitpid};
+
+use crate::processes::{self, Process};
 
 /// From the request to end to the order.
 const GRACE: Duration = Duration::from_millis(1000);
@@ -30,15 +31,6 @@ pub(crate) struct Family {
     strangers: HashSet<(i32, u64)>,
     /// Their process groups, by which a child of theirs is known.
     stranger_groups: HashSet<i32>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Process {
-    id: i32,
-    parent: i32,
-    group: i32,
-    zombie: bool,
-    started: u64,
 }
 
 impl Family {
@@ -124,7 +116,7 @@ impl Family {
 /// The descendants of this process; not the branches whose first process is not `wanted`.
 fn descendants(wanted: impl Fn(&Process) -> bool) -> Vec<Process> {
     let mut children: HashMap<i32, Vec<Process>> = HashMap::new();
-    for process in processes() {
+    for process in processes::all() {
         children.entry(process.parent).or_default().push(process);
     }
     let mut found = Vec::new();
@@ -136,34 +128,4 @@ fn descendants(wanted: impl Fn(&Process) -> bool) -> Vec<Process> {
         }
     }
     found
-}
-
-fn processes() -> impl Iterator<Item = Process> {
-    let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let ids = folders.filter_map(|folder| folder.file_name().to_str()?.parse().ok());
-    ids.filter_map(|id: i32| parse(id, &fs::read_to_string(format!("/proc/{id}/stat")).ok()?))
-}
-
-/// Reads `/proc/ID/stat`. The name in its second column may hold anything, the last `)` ends it.
-fn parse(id: i32, stat: &str) -> Option<Process> {
-    let columns: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    Some(Process {
-        id,
-        zombie: matches!(*columns.first()?, "Z" | "X"),
-        parent: columns.get(1)?.parse().ok()?,
-        group: columns.get(2)?.parse().ok()?,
-        started: columns.get(19)?.parse().ok()?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_may_call_itself_anything() {
-        let stat = "12 (a) b (c) S 3 4 5 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 777 8 9";
-        let process = parse(12, stat).expect("it is well formed");
-        assert_eq!((process.parent, process.group, process.started, process.zombie), (3, 4, 777, false));
-    }
 }
