@@ -93,13 +93,7 @@ impl Child {
         let pid = Pid::from_child(&process);
         let end = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             .map_err(|error| failed("was started but cannot be watched", &error))?;
-        let outlet = Outlet::new(
-            Some(stdout.into()),
-            Some(stderr.into()),
-            board,
-            marker,
-            start.watch.is_output_wanted,
-        );
+        let outlet = Outlet::new(stdout, stderr, board, marker, start.watch.is_output_wanted);
         Ok(Self {
             process,
             pid,

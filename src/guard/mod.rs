@@ -180,7 +180,7 @@ fn stand_in(mut parent: Parent) {
 fn leave(passed: Passed, parent: Parent) -> ! {
     match passed {
         // The parent still waits in MPI_Comm_spawn for a process that initializes MPI, unless it can help itself.
-        Passed::Nothing | Passed::Begun if launch::awaited_name().is_none() => {
+        Passed::Nothing | Passed::Begun if !parent.helps_itself() => {
             pmi::hear_out();
             stand_in(parent);
         }

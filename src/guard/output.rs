@@ -5,8 +5,8 @@
 //! ever. Memory is bounded either way: one read and one line of each stream.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{ErrorKind, PipeReader, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -48,20 +48,19 @@ pub(super) struct Outlet {
 }
 
 struct Pipe {
-    reader: Option<std::io::PipeReader>,
+    reader: Option<PipeReader>,
     lines: Lines,
 }
 
 impl Outlet {
     pub(super) fn new(
-        stdout: Option<OwnedFd>,
-        stderr: Option<OwnedFd>,
+        stdout: PipeReader,
+        stderr: PipeReader,
         board: Board,
         marker: Marker,
         is_wanted: bool,
     ) -> Self {
-        let pipe =
-            |fd: Option<OwnedFd>, stream| Pipe { reader: fd.map(Into::into), lines: Lines::of(stream) };
+        let pipe = |reader, stream| Pipe { reader: Some(reader), lines: Lines::of(stream) };
         Self {
             pipes: [pipe(stdout, StreamName::Stdout), pipe(stderr, StreamName::Stderr)],
             tail: Tail::default(),
@@ -132,30 +131,28 @@ impl Outlet {
     /// The worker has ended: takes what is left in the pipes, and the last lines, which may have no end. What
     /// its descendants go on writing is not waited for.
     pub(super) fn finish(&mut self, taker: &mut impl Taker) {
-        for which in 0..self.pipes.len() {
-            let mut taken = 0;
-            while taken < REST_MAX && is_readable(self.pipes[which].reader.as_ref().map(AsFd::as_fd)) {
-                let is_dropped = !taker.has_room();
-                taken += self.read_once(which, taker, is_dropped).max(1);
-            }
-            if self.is_wanted {
-                self.pipes[which].lines.finish(taker);
-            }
-        }
+        self.drain(taker, |_| true);
     }
 
     /// The worker is about to leave: takes what it has written, and lines that have no end yet. What still comes is
     /// from its libraries.
     pub(super) fn flush(&mut self, taker: &mut impl Taker) {
+        self.drain(taker, Taker::has_room);
+    }
+
+    /// Takes what is in the pipes, and the lines that have no end, as long as `goes_on`. Where it does and there is no
+    /// room, lines are dropped.
+    fn drain<T: Taker>(&mut self, taker: &mut T, goes_on: impl Fn(&T) -> bool) {
         for which in 0..self.pipes.len() {
             let mut taken = 0;
             while taken < REST_MAX
-                && taker.has_room()
+                && goes_on(taker)
                 && is_readable(self.pipes[which].reader.as_ref().map(AsFd::as_fd))
             {
-                taken += self.read_once(which, taker, false).max(1);
+                let is_dropped = !taker.has_room();
+                taken += self.read_once(which, taker, is_dropped).max(1);
             }
-            if self.is_wanted && taker.has_room() {
+            if self.is_wanted && goes_on(taker) {
                 self.pipes[which].lines.finish(taker);
             }
         }

@@ -18,6 +18,8 @@ pub(super) struct Parent {
     /// None when the parent is gone.
     stream: Option<Stream>,
     splitter: Splitter,
+    /// Whether it can bring its own spawn to return.
+    helps_itself: bool,
     /// How much more output it takes, by its cost. The last piece may make it negative.
     room: i64,
     /// Where the parent is on another host.
@@ -33,16 +35,22 @@ impl Parent {
         let here = address.as_ref().filter(|address| address.is_on(&own));
         let secret = launch::take_secret().or_else(|| read_secret(&here?.name));
         let stream = address.and_then(|address| Stream::connect(&address, &own).ok());
-        let splitter = Splitter::new(TO_GUARD_MAX);
-        let mut parent = Self { stream, splitter, room: WINDOW as i64, heartbeat: None };
+        let (splitter, awaited) = (Splitter::new(TO_GUARD_MAX), launch::awaited_name());
+        let mut parent =
+            Self { stream, splitter, helps_itself: awaited.is_some(), room: WINDOW as i64, heartbeat: None };
         match secret {
             Some(secret) => {
                 parent.say(&FromGuard::Here { ticket, secret: Secret(secret) });
-                launch::awaited_name().into_iter().for_each(|name| parent.say(&FromGuard::Awaited { name }));
+                awaited.into_iter().for_each(|name| parent.say(&FromGuard::Awaited { name }));
             }
             None => parent.stream = None,
         }
         parent
+    }
+
+    /// Whether the parent brings its own `MPI_Comm_spawn` to return when the worker has died.
+    pub(super) fn helps_itself(&self) -> bool {
+        self.helps_itself
     }
 
     /// What to start; `None` if the parent is gone or changes its mind.

@@ -180,6 +180,11 @@ pub(crate) enum Release {
 }
 
 impl Family {
+    /// The implementation whose library this process has.
+    pub(super) fn of_this_process() -> Option<&'static Self> {
+        Self::of(&mpi::environment::library_version().ok()?)
+    }
+
     /// The implementation that describes itself so.
     pub(super) fn of(version: &str) -> Option<&'static Self> {
         FAMILIES.into_iter().find(|family| (family.recognizes)(version))

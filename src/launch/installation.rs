@@ -62,12 +62,21 @@ fn is_open_mpi(launcher: &Path) -> bool {
 
 /// The MPI library that is mapped into this process.
 fn loaded_library() -> Option<PathBuf> {
-    let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    maps.lines().filter_map(|line| line.find('/').map(|start| Path::new(&line[start..]))).find_map(|path| {
+    mapped_files(&own_maps()).map(Path::new).find_map(|path| {
         let name = path.file_name()?.to_str()?;
         let names = ["libmpi.so", "libmpich.so", "libmpi_abi.so"];
         names.iter().any(|library| name.starts_with(library)).then(|| path.to_path_buf())
     })
+}
+
+/// What is mapped into this process, as the system lists it.
+pub(super) fn own_maps() -> String {
+    fs::read_to_string("/proc/self/maps").unwrap_or_default()
+}
+
+/// The files in such a list, once for each part that is mapped.
+pub(super) fn mapped_files(maps: &str) -> impl Iterator<Item = &str> {
+    maps.lines().filter_map(|line| line.find('/').map(|start| &line[start..]))
 }
 
 /// The first executable of this name in `PATH`.

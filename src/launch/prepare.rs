@@ -152,8 +152,7 @@ fn put_launcher_first(installation: &Installation) -> Option<Variable> {
 
 /// Takes the secret of the control channel that this process, a guard, has inherited out of its environment.
 pub(crate) fn take_secret() -> Option<[u8; 16]> {
-    let version = mpi::environment::library_version().unwrap_or_default();
-    process::take_secret(Family::of(&version).and_then(|family| family.secret_variable))
+    process::take_secret(Family::of_this_process().and_then(|family| family.secret_variable))
 }
 
 /// Whether `MPI_Finalize` returns although a worker was given up without a disconnect.
@@ -165,8 +164,7 @@ pub(crate) fn finalizes_after_loss() -> bool {
 /// In a guard: the name under which `MPI_Comm_spawn` awaits the worker's answer, where the host itself can give it.
 /// Where it cannot, the guard has to.
 pub(crate) fn awaited_name() -> Option<String> {
-    let family = Family::of(&mpi::environment::library_version().ok()?)?;
-    match family.release {
+    match Family::of_this_process()?.release {
         Release::StandIn => None,
         Release::Answer { port, suffix, .. } => Some(format!("{}{suffix}", env::var(port).ok()?)),
     }

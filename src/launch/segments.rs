@@ -6,23 +6,23 @@
 use std::fs;
 
 use super::family::Family;
+use super::installation::{mapped_files, own_maps};
 
 const FOLDER: &str = "/dev/shm/";
 
 /// Removes the names of the segments that this process, the only one of its job, has mapped.
 pub(crate) fn unlink_segments() {
-    let family = mpi::environment::library_version().ok().and_then(|version| Family::of(&version));
-    let Some(family) = family.filter(|family| !family.segments.is_empty()) else { return };
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for path in ours(&maps, family.segments) {
+    let family = Family::of_this_process().filter(|family| !family.segments.is_empty());
+    let Some(family) = family else { return };
+    for path in ours(&own_maps(), family.segments) {
         // It may have gone since, with the one before: a segment is mapped in several parts.
         let _ = fs::remove_file(path);
     }
 }
 
 fn ours<'a>(maps: &'a str, prefixes: &'a [&str]) -> impl Iterator<Item = &'a str> {
-    let paths = maps.lines().filter_map(|line| line.find(FOLDER).map(|at| &line[at..]));
-    paths.filter(|path| prefixes.iter().any(|prefix| path[FOLDER.len()..].starts_with(prefix)))
+    let is_ours = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    mapped_files(maps).filter(move |path| path.strip_prefix(FOLDER).is_some_and(is_ours))
 }
 
 #[cfg(test)]

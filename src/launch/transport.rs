@@ -10,7 +10,7 @@ use std::fs;
 use std::sync::OnceLock;
 
 use super::family::{Family, Setting, Survivable, Value};
-use super::installation::Installation;
+use super::installation::{Installation, mapped_files, own_maps};
 use crate::containment::{Containment, VARIABLE};
 use crate::error::BuildError;
 use crate::finding::Finding;
@@ -110,15 +110,13 @@ impl Survivable {
 impl Transport {
     /// Notes what this process's environment says of transports, whoever has set it.
     pub(super) fn note_settings(&mut self, family: Option<&'static Family>) {
-        let host_only =
-            family.into_iter().flat_map(|family| family.survivable.iter()).flat_map(|means| means.host_only);
-        let names = family
-            .into_iter()
-            .flat_map(|family| family.survivable.iter())
-            .flat_map(|means| means.environment);
-        self.settings = names
+        let means = family.and_then(|family| family.survivable.as_ref().ok());
+        let (ours, host_only) =
+            means.map_or((&[][..], &[][..]), |means| (means.environment, means.host_only));
+        self.settings = ours
+            .iter()
             .filter_map(|setting| Some(format!("{}={}", setting.name, env::var(setting.name).ok()?)))
-            .chain(host_only.map(|setting| format!("{NOT}{}", setting.name)))
+            .chain(host_only.iter().map(|setting| format!("{NOT}{}", setting.name)))
             .chain(self.flow.map(|flow| format!("{FLOW_VARIABLE}={}", tell_flow(flow))))
             .collect();
     }
@@ -198,9 +196,8 @@ fn parse_flow(text: &str) -> Option<Flow> {
 
 /// Whether the library that is loaded uses this other library, or has it in itself, by a text that it contains.
 pub(super) fn uses_library(installation: &Installation, name: &str, text: &[u8]) -> bool {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let is_loaded =
-        maps.lines().filter_map(|line| line.rsplit('/').next()).any(|file| file.starts_with(name));
+    let is_it = |path: &str| path.rsplit('/').next().is_some_and(|file| file.starts_with(name));
+    let is_loaded = mapped_files(&own_maps()).any(is_it);
     is_loaded
         || installation
             .library

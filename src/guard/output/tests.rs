@@ -48,7 +48,7 @@ fn stage(is_wanted: bool) -> Stage {
     let marker = Marker::new([5, 6]);
     let (from_stdout, stdout) = std::io::pipe().expect("there is a pipe left");
     let (from_stderr, stderr) = std::io::pipe().expect("there is a pipe left");
-    let outlet = Outlet::new(Some(from_stdout.into()), Some(from_stderr.into()), board, marker, is_wanted);
+    let outlet = Outlet::new(from_stdout, from_stderr, board, marker, is_wanted);
     Stage { stdout, stderr, outlet, marker, now: Instant::now() }
 }
 

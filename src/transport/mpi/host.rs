@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 use super::ffi::{Comm, Completed, Info, MpiError, Operations};
 use super::places::Places;
-use super::{CREDIT_TAG, FRAME_TAG, Runtime};
+use super::{Runtime, traffic};
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::finding::Finding;
 use crate::ids::WorkerId;
@@ -24,7 +24,7 @@ use crate::transport::control::{Expectation, Notice, Whereabouts};
 use crate::transport::output::Sink;
 use crate::transport::{Call, Report, Transport};
 use crate::wire::control::{Ended, How, Ticket, Watch};
-use crate::wire::flow::{Flow, Inbox, Message, Outbox, Taken};
+use crate::wire::flow::{Flow, Inbox, Outbox, Taken};
 
 /// How long a guard has, once MPI has found its worker dead, to say how it died.
 const GUARD_PATIENCE: Duration = Duration::from_millis(100);
@@ -263,7 +263,7 @@ impl MpiTransport {
         for (&worker, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.receiving && !peer.is_suspect) {
             let probed = peer.comm.probe().and_then(|found| match found {
                 Some(message) => {
-                    let is_credit = message.tag == CREDIT_TAG;
+                    let is_credit = traffic::is_credit(&message);
                     let label = if is_credit { Operation::TakeCreditFrom } else { Operation::ReceiveFrom };
                     self.operations.receive(&peer.comm, &message, label(worker))?;
                     Ok(true)
@@ -332,24 +332,10 @@ impl MpiTransport {
     /// Sends what may be sent of what waits for a worker.
     fn send_waiting(&mut self, worker: WorkerId) -> Result<(), MpiError> {
         let Some(peer) = self.peers.get_mut(&worker).filter(|peer| !peer.is_suspect) else { return Ok(()) };
-        while let Some(message) = peer.outbox.next() {
-            let label = Operation::SendTo(worker);
-            let refused = match message {
-                Message::Part(part) => {
-                    self.operations.send(&peer.comm, FRAME_TAG, part, label)?.map(Message::Part)
-                }
-                Message::Credit => {
-                    let refused = self.operations.send(&peer.comm, CREDIT_TAG, Vec::new(), label)?;
-                    refused.map(|_empty| Message::Credit)
-                }
-            };
-            if let Some(message) = refused {
-                peer.outbox.put_back(message);
-                if !self.refused.contains(&worker) {
-                    self.refused.push(worker);
-                }
-                break;
-            }
+        let (outbox, label) = (&mut peer.outbox, Operation::SendTo(worker));
+        let is_taken = traffic::send_waiting(outbox, &mut self.operations, &peer.comm, label)?;
+        if !is_taken && !self.refused.contains(&worker) {
+            self.refused.push(worker);
         }
         Ok(())
     }

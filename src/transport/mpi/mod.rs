@@ -1,7 +1,8 @@
 //! Frames over MPI point-to-point, on intercommunicators that `MPI_Comm_spawn` made.
 //!
-//! `runtime` owns MPI in this process, `host` is the driver's end, `worker` the worker's; `places` knows which worker is on which host. `ffi` has
-//! the checked calls, and is the only file that names `mpi::ffi`.
+//! `runtime` owns MPI in this process, `host` is the driver's end, `worker` the worker's, `traffic` what both do with
+//! messages; `places` knows which worker is on which host. `ffi` has the checked calls, and is the only file that
+//! names `mpi::ffi`.
 //!
 //! Nothing here uses `COMM_WORLD`, and no receive blocks: messages are probed for, received into
 //! buffers of our own, and tested.
@@ -10,14 +11,9 @@ mod ffi;
 mod host;
 mod places;
 mod runtime;
+mod traffic;
 mod worker;
 
 pub(crate) use host::{MpiTransport, Terms};
 pub(crate) use runtime::{Runtime, facts, finish_standing_in, initialize_worker, stand_in};
 pub(crate) use worker::MpiLink;
-
-/// The tag of a frame, or of a part of one. The intercommunicators are ours alone, so it need not differ from
-/// anything of others.
-const FRAME_TAG: i32 = 1;
-/// The tag of a credit, an empty message (`wire/flow.rs`).
-const CREDIT_TAG: i32 = 2;

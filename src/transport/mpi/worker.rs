@@ -6,9 +6,9 @@ use std::thread;
 use bytes::Bytes;
 
 use super::ffi::{Comm, Completed, MpiError, Operations};
-use super::{CREDIT_TAG, FRAME_TAG};
+use super::traffic;
 use crate::transport::{Link, LinkError, Patience};
-use crate::wire::flow::{Flow, Inbox, Message, Outbox};
+use crate::wire::flow::{Flow, Inbox, Outbox};
 
 /// The connection of a worker to its host.
 pub(crate) struct MpiLink {
@@ -48,7 +48,7 @@ impl MpiLink {
         if !self.receiving
             && let Some(message) = self.host.probe()?
         {
-            let label = if message.tag == CREDIT_TAG { Direction::CreditIn } else { Direction::In };
+            let label = if traffic::is_credit(&message) { Direction::CreditIn } else { Direction::In };
             self.operations.receive(&self.host, &message, label)?;
             self.receiving = true;
         }
@@ -79,22 +79,8 @@ impl MpiLink {
     }
 
     fn send_waiting(&mut self) -> Result<(), MpiError> {
-        while let Some(message) = self.outbox.next() {
-            let refused = match message {
-                Message::Part(part) => {
-                    self.operations.send(&self.host, FRAME_TAG, part, Direction::Out)?.map(Message::Part)
-                }
-                Message::Credit => {
-                    let refused = self.operations.send(&self.host, CREDIT_TAG, Vec::new(), Direction::Out)?;
-                    refused.map(|_empty| Message::Credit)
-                }
-            };
-            if let Some(message) = refused {
-                self.outbox.put_back(message);
-                break;
-            }
-        }
-        Ok(())
+        // What is refused is tried again with the next progress.
+        traffic::send_waiting(&mut self.outbox, &mut self.operations, &self.host, Direction::Out).map(drop)
     }
 
     /// Makes progress until something holds.

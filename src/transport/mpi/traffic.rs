@@ -1,0 +1,38 @@
+//! What both ends do with messages: parts of frames one way, credits the other (`wire/flow.rs`).
+
+use super::ffi::{Arrived, Comm, MpiError, Operations};
+use crate::wire::flow::{Message, Outbox};
+
+/// The tag of a frame, or of a part of one. The intercommunicators are ours alone, so it need not differ from
+/// anything of others.
+const FRAME_TAG: i32 = 1;
+/// The tag of a credit, an empty message.
+const CREDIT_TAG: i32 = 2;
+
+/// Whether what has arrived is a credit.
+pub(super) fn is_credit(message: &Arrived) -> bool {
+    message.tag == CREDIT_TAG
+}
+
+/// Sends what may be sent now of what waits. False if MPI could not take it: it still waits, and its turn comes
+/// again.
+pub(super) fn send_waiting<L: Copy + PartialEq>(
+    outbox: &mut Outbox,
+    operations: &mut Operations<L>,
+    comm: &Comm,
+    label: L,
+) -> Result<bool, MpiError> {
+    while let Some(message) = outbox.next() {
+        let refused = match message {
+            Message::Part(part) => operations.send(comm, FRAME_TAG, part, label)?.map(Message::Part),
+            Message::Credit => {
+                operations.send(comm, CREDIT_TAG, Vec::new(), label)?.map(|_empty| Message::Credit)
+            }
+        };
+        if let Some(message) = refused {
+            outbox.put_back(message);
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
