@@ -177,6 +177,10 @@ impl<'a> Work<'a> {
             self.collect();
             thread::sleep(Duration::from_millis(1));
         }
+        if !self.under_way.is_empty() {
+            let ids: Vec<u64> = self.under_way.iter().map(|task| task.id).collect();
+            eprintln!("no end of the tasks {ids:?}; the pool: {:?}", self.pool.stats());
+        }
         self.under_way.is_empty()
     }
 

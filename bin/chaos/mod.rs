@@ -41,6 +41,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "WHAT", value_enum)]
     spare: Vec<Spare>,
 
+    /// Start the host through this command: `--through "mpiexec -n 1"`.
+    #[arg(long, value_name = "COMMAND")]
+    through: Option<String>,
+
     /// Say first which MPI this is, and what stands between host and workers.
     #[arg(long)]
     mpi_info: bool,

@@ -31,9 +31,11 @@ impl Scheduler {
     fn next_waiting(&mut self, id: ProgramId) -> Option<(TaskId, Cost)> {
         let tasks = &self.tasks;
         let task = self.programs[id.0 as usize].queue.first(|task| tasks.contains_key(&task))?;
-        let Task { kind, terms, .. } = &tasks[&task];
-        // What may be lost only once is alone: nobody could tell whether it had begun behind another.
-        let cost = if terms.once { Cost::Unknown } else { Cost::expected(self.kinds.get(kind)) };
+        let Task { kind, terms, is_doubted, .. } = &tasks[&task];
+        // What may be lost only once is alone: nobody could tell whether it had begun behind another. So is what a
+        // worker may have died of, or its neighbours in the window would pay for it again and again.
+        let cost =
+            if terms.once || *is_doubted { Cost::Unknown } else { Cost::expected(self.kinds.get(kind)) };
         Some((task, cost))
     }
 

@@ -276,6 +276,33 @@ fn the_first_task_of_a_lost_window_pays_and_all_go_back_in_order() {
     );
 }
 
+/// The worker has answered t1 and then died of t2, and its answer died with it.
+#[test]
+fn what_was_in_a_lost_window_is_tried_alone_and_then_pays_for_itself() {
+    play(
+        Config { attempts_max: 2, ..workers(0, 1) },
+        1,
+        "
+        0ms    submit t0          | spawn w0
+        90ms   ready w0           | send w0 t0
+        92ms   answers w0 t0 1us  | t0 answered
+        93ms   submit t1          | send w0 t1
+        93ms   submit t2          | send w0 t2
+        93ms   submit t3          | send w0 t3
+        94ms   lost w0            | abandon w0, spawn w1
+        180ms  ready w1           | send w1 t1 #2
+        181ms  submit t4          |
+        182ms  answers w1 t1 1us  | t1 answered, send w1 t2
+        183ms  lost w1            | abandon w1, spawn w2
+        280ms  ready w2           | send w2 t2 #2
+        281ms  lost w2            | abandon w2, t2 lost 2
+        400ms  until              | spawn w3
+        410ms  ready w3           | send w3 t3
+        411ms  answers w3 t3 1us  | t3 answered, send w3 t4
+    ",
+    );
+}
+
 #[test]
 fn a_cancelled_task_resolves_at_once_or_when_answered() {
     play(

@@ -123,7 +123,8 @@ impl Scheduler {
             return;
         }
         let terms = Terms { timeout: terms.timeout.or(self.config.task_timeout), ..terms };
-        let task = Task { program, kind, losses: 0, terms, place: Place::Waiting, alarm: None };
+        let task =
+            Task { program, kind, losses: 0, is_doubted: false, terms, place: Place::Waiting, alarm: None };
         let earlier = self.tasks.insert(id, task);
         assert!(earlier.is_none(), "{id} was submitted twice");
         self.program(program).queue.push_back(id);
@@ -281,10 +282,13 @@ impl Scheduler {
         }
     }
 
-    /// The first task is the suspect and pays for it.
+    /// The first task is the suspect and pays for it. The others may have begun all the same.
     fn on_window_lost(&mut self, program: ProgramId, window: &Window) {
         if let Some(suspect) = window.first() {
             self.tasks.get_mut(&suspect).expect("held tasks are known").losses += 1;
+        }
+        for id in window.tasks() {
+            self.tasks.get_mut(&id).expect("held tasks are known").is_doubted = true;
         }
         self.empty(program, window);
     }

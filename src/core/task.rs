@@ -11,6 +11,9 @@ pub(super) struct Task {
     pub(super) kind: KindId,
     /// Attempts that ended in the loss of a worker for which this task was the suspect.
     pub(super) losses: u32,
+    /// It was in the window of a worker that was lost. Answers come in batches, and those to the tasks before it may
+    /// have been lost, too: so it is next tried alone, where it is clear who is to blame.
+    pub(super) is_doubted: bool,
     pub(super) terms: Terms,
     pub(super) place: Place,
     /// When its time, or its grace, is over: its entry among the alarms.

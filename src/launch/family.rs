@@ -47,6 +47,9 @@ pub(crate) struct Family {
     pub(crate) farewell: Farewell,
     /// How a spawn returns whose worker has died on the way.
     pub(super) release: Release,
+    /// Whether its daemon must not know a guard's end before it knows the worker's; and waits, after the guard's
+    /// end, for that of the guard's standard error.
+    pub(super) needs_burial: bool,
     /// How long after a worker's death nothing is spawned.
     pub(super) spawn_pause: Duration,
     /// How long a worker is left to start that the death of another one, in this time before or since, may have

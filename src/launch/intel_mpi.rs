@@ -39,6 +39,7 @@ pub(super) const FAMILY: Family = Family {
     // It waits for ever for the worker that was not disconnected.
     farewell: Farewell { finalizes_after_loss: false },
     release: Release::StandIn,
+    needs_burial: false,
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["Intel_MPI_"],

@@ -60,6 +60,7 @@ pub(super) const FAMILY: Family = Family {
                   ends all workers",
     farewell: Farewell { finalizes_after_loss: true },
     release: Release::StandIn,
+    needs_burial: false,
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["mpich_shm_"],

@@ -97,10 +97,12 @@ pub(super) const FAMILY: Family = Family {
     // begun with `MPI_Init` nobody can stand in for it ("Server not available"). The host waits in `PMIx_Lookup`
     // for the name of the worker; what is none makes the spawn fail, and hurts nothing.
     release: Release::Answer { port: "OMPI_PARENT_PORT", suffix: ":connect", answer: c"nobody" },
-    // When a process dies `orted` closes its connection at once, and stops to listen to a descriptor of that number
-    // once more when its job is over: to a process that has connected meanwhile, which then waits for ever in
-    // `MPI_Init` (4.1.4; its first bytes stand unread in the socket).
-    spawn_pause: Duration::from_millis(100),
+    // If its child is gone before it has seen the worker's connection close, `orted` closes that without forgetting
+    // the descriptor's number: a worker that gets it later is not heard, and waits for ever in `MPI_Init` (4.1.4 with
+    // PMIx 4.2.2, `_deregister_client`; its first bytes stand unread in the socket). Each `orted` on another host
+    // has the same fault, and is out of reach there.
+    needs_burial: true,
+    spawn_pause: Duration::ZERO,
     jam_limit: Some(Duration::from_secs(3)),
     segments: &[],
     needs_temporary_directory: true,

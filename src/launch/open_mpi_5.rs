@@ -99,6 +99,7 @@ pub(super) const FAMILY: Family = Family {
     // takes any answer for the names of processes and would crash over one without a dot; all processes of a job,
     // and no number of them, is what it refuses.
     release: Release::Answer { port: "OMPI_PARENT_PORT", suffix: ":connect", answer: c"nobody.*" },
+    needs_burial: false,
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &[],

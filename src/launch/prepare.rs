@@ -170,6 +170,11 @@ pub(crate) fn awaited_name() -> Option<String> {
     }
 }
 
+/// Whether a guard's end must not be known before its worker's is.
+pub(crate) fn needs_burial() -> bool {
+    prepared().and_then(|prepared| prepared.family).is_some_and(|family| family.needs_burial)
+}
+
 /// How long after a worker's death nothing is spawned.
 pub(crate) fn spawn_pause() -> Duration {
     prepared().and_then(|prepared| prepared.family).map_or(Duration::ZERO, |family| family.spawn_pause)

@@ -120,6 +120,14 @@ impl Stream {
         }
     }
 
+    /// The process at the other side, where it is on this host.
+    pub(crate) fn peer(&self) -> Option<rustix::process::Pid> {
+        match self {
+            Self::Unix(stream) => sockopt::socket_peercred(stream).ok().map(|peer| peer.pid),
+            Self::Tcp(_) => None,
+        }
+    }
+
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Unix(stream) => stream.try_clone().map(Self::Unix),

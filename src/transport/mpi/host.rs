@@ -80,6 +80,19 @@ struct Peer {
     is_suspect: bool,
 }
 
+/// Why a start has not led to a worker.
+enum Setback {
+    /// The MPI has not heard the worker, which is nobody's fault: the next may fare better.
+    Jam,
+    Failure(SpawnFailure),
+}
+
+impl From<SpawnFailure> for Setback {
+    fn from(failure: SpawnFailure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Operation {
     SendTo(WorkerId),
@@ -117,13 +130,18 @@ impl MpiTransport {
         let Some((worker, program)) = self.spawns.pop_front() else { return false };
         let started = self.start(worker, &program);
         self.places.note_start(worker, started.is_ok());
-        reports.push(match started {
-            Ok(()) => Report::Spawned { worker },
-            Err(failure) => {
+        match started {
+            Ok(()) => reports.push(Report::Spawned { worker }),
+            Err(Setback::Failure(failure)) => {
                 self.places.release(worker);
-                Report::SpawnFailed { worker, failure }
+                reports.push(Report::SpawnFailed { worker, failure });
             }
-        });
+            // For as long as the pool waits for this worker.
+            Err(Setback::Jam) => {
+                self.places.release(worker);
+                self.spawns.push_front((worker, program));
+            }
+        }
         true
     }
 
@@ -156,12 +174,12 @@ impl MpiTransport {
     }
 
     /// Spawns the guard of one worker, and makes sure that it is one process.
-    fn start(&mut self, worker: WorkerId, program: &Program) -> Result<(), SpawnFailure> {
+    fn start(&mut self, worker: WorkerId, program: &Program) -> Result<(), Setback> {
         let refused = |finding: Finding| SpawnFailure::new(SpawnCause::Executable, finding.to_string());
         launch::check_program(program).map_err(refused)?;
         if let Some(loss) = self.runtime.launchers().borrow().loss() {
             let reason = format!("{loss}, and this process can spawn no more: start it again");
-            return Err(SpawnFailure::new(SpawnCause::Launcher, reason));
+            return Err(SpawnFailure::new(SpawnCause::Launcher, reason).into());
         }
         let watch = Watch {
             is_output_wanted: self.terms.sink.is_some(),
@@ -198,10 +216,11 @@ impl MpiTransport {
                 control.kill(ticket);
                 // It may have been made to fail because the worker had died.
                 let dead = self.heard_of_end(ticket);
-                Err(dead.map_or_else(
-                    || SpawnFailure::new(SpawnCause::Mpi, reason),
-                    |(ended, at)| failure(&ended, at.as_ref()),
-                ))
+                Err(match dead {
+                    Some((Ended { how: How::Jammed, .. }, _)) => Setback::Jam,
+                    Some((ended, at)) => failure(&ended, at.as_ref()).into(),
+                    None => SpawnFailure::new(SpawnCause::Mpi, reason).into(),
+                })
             }
         }
     }

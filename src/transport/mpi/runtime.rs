@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::containment::Containment;
 use crate::error::BuildError;
 use crate::launch::{self, Decoy, Launchers};
 use crate::process;
-use crate::transport::control::Control;
+use crate::transport::control::{Aid, Control};
 use crate::transport::{Call, Doorbell, Pulse};
 
 /// How long `MPI_Finalize` may take.
@@ -65,8 +66,9 @@ impl Runtime {
         }
         // First what can fail and be tried again: MPI has one life.
         let secret = process::secret().ok_or(BuildError::NotInitialized)?;
-        let control = Control::start(secret, doorbell, answer_for_the_dead)
-            .map_err(|error| BuildError::System(error.to_string()))?;
+        let aid = Aid { release: answer_for_the_dead, ask: launch::needs_burial().then_some(ask_daemon) };
+        let control =
+            Control::start(secret, doorbell, aid).map_err(|error| BuildError::System(error.to_string()))?;
         let ours = initialize(Threading::Multiple);
         let provided = environment::threading_support();
         // An MPI of our own is used by this thread alone; one that the host uses too must allow both.
@@ -78,6 +80,7 @@ impl Runtime {
         }
         if ours {
             ffi::return_errors().map_err(|error| BuildError::Mpi(error.to_string()))?;
+            RETURNS_ERRORS.store(true, Ordering::Relaxed);
         }
         // Of an MPI that the host has initialized, neither when nor how is known, nor what it does about errors.
         let prepared = launch::prepared().filter(|_| ours).map(|prepared| prepared.transport.containment);
@@ -145,6 +148,7 @@ impl Runtime {
         if environment::is_finalized() {
             return;
         }
+        self.control.ask_no_more();
         // MPICH crashes in MPI_Finalize if its launcher is gone; others wait for it, or for the lost.
         let is_alone = self.launchers.borrow().loss().is_some();
         if self.ours && (is_alone || self.has_losses.get() && !launch::finalizes_after_loss()) {
@@ -167,6 +171,18 @@ fn answer_for_the_dead(name: &str) {
     let published = name.and_then(|name| ffi::publish(&name, answer).map_err(|error| error.to_string()));
     if let Err(error) = published {
         tracing::warn!("a spawn whose worker is dead could not be brought to return: {error}");
+    }
+}
+
+/// Whether MPI returns errors, rather than to end the process: that of a host is as the host wants it.
+static RETURNS_ERRORS: AtomicBool = AtomicBool::new(false);
+
+/// Asks the daemon through which this process spawns for something, and waits for the answer. Called beside the MPI
+/// thread.
+fn ask_daemon() {
+    if RETURNS_ERRORS.load(Ordering::Relaxed) {
+        // It knows no such name, which is all that it can say.
+        let _ = ffi::unpublish(c"offshoot", c"nobody");
     }
 }
 
