@@ -267,7 +267,7 @@ fn the_first_task_of_a_lost_window_pays_and_all_go_back_in_order() {
         93ms   submit t3          | send w0 t3
         93ms   cancel t3          | recant w0 t3
         94ms   lost w0            | abandon w0, t3 cancelled, spawn w1
-        180ms  ready w1           | send w1 t1 #2, send w1 t2
+        180ms  ready w1           | send w1 t1 #2
         181ms  lost w1            | abandon w1, t1 lost 2
         281ms  until              | spawn w2
         300ms  ready w2           | send w2 t2

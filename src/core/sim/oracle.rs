@@ -160,7 +160,7 @@ fn long_tasks_are_alone(shadow: &Shadow, id: WorkerId, task: TaskId) {
         return;
     }
     let state = &shadow.tasks[task.0 as usize];
-    let cost = shadow.kinds[state.kind].filter(|_| !state.terms.once);
+    let cost = shadow.kinds[state.kind].filter(|_| !state.is_loner());
     let costs = worker.held.iter().map(|&(_, cost)| cost).chain([cost]);
     let load: Option<f64> = costs.map(|cost| cost.map(|cost| cost.max(250.0))).sum();
     let budget = config.window_budget.as_nanos() as f64;
