@@ -136,8 +136,10 @@ mod tests {
     #[test]
     fn the_end_of_a_guard_is_not_known_before_the_daemon_has_seen_that_of_its_worker() {
         static QUESTIONS: AtomicU32 = AtomicU32::new(0);
-        let burials =
-            Burials::start(|| drop(QUESTIONS.fetch_add(1, Ordering::SeqCst))).expect("a thread starts");
+        let ask = || {
+            QUESTIONS.fetch_add(1, Ordering::SeqCst);
+        };
+        let burials = Burials::start(ask).expect("a thread starts");
         let (mut guard, worker) = (start_one(Stdio::piped()), start_one(Stdio::null()));
         let mut read_by_daemon = guard.stderr.take().expect("it is a pipe");
         let mut grave = Grave::of(id(&guard)).expect("its standard error is a pipe");
