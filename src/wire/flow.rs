@@ -197,9 +197,7 @@ impl Inbox {
         let frame = match self.begun.take() {
             None => match frame::length(&message).filter(|&length| length > message.len()) {
                 Some(length) => {
-                    let mut frame = Vec::with_capacity(length);
-                    frame.extend_from_slice(&message);
-                    self.begun = Some((frame, length));
+                    self.begun = Some((message, length));
                     None
                 }
                 None => Some(message),
@@ -208,6 +206,10 @@ impl Inbox {
                 let came = frame.len() + message.len();
                 if came > length {
                     return Err(WireError::Portion { came, length });
+                }
+                // No more room than twice what has come: the length is only a claim as yet.
+                if frame.capacity() < came {
+                    frame.reserve_exact((2 * came).min(length) - frame.len());
                 }
                 frame.extend_from_slice(&message);
                 if came == length {
