@@ -5,6 +5,8 @@
 //! means nothing), the page that a worker shares with its guard (words that are only compared), beats and credits
 //! (frames like others, or empty).
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use crate::{guard, launch, transport, wire};
 
 /// A property of a decoder: it panics if it does not hold.
@@ -37,7 +39,11 @@ const MEMORY_AT_LEAST: u64 = 4 << 20;
 /// # Panics
 /// If its property does not hold, or if it takes more memory than these bytes justify.
 pub(crate) fn check(property: Property, bytes: &[u8]) {
-    let taken = allocation_counter::measure(|| property(bytes)).bytes_max;
+    // What counts does not take it well if a panic comes through.
+    let mut ended = Ok(());
+    let taken =
+        allocation_counter::measure(|| ended = catch_unwind(AssertUnwindSafe(|| property(bytes)))).bytes_max;
+    ended.unwrap_or_else(|panic| resume_unwind(panic));
     let justified = MEMORY_AT_LEAST + MEMORY_PER_BYTE * bytes.len() as u64;
     assert!(taken <= justified, "{} bytes made it take {taken} bytes of memory", bytes.len());
 }

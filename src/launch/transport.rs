@@ -239,7 +239,7 @@ mod tests {
     fn a_worker_reads_what_its_host_told() {
         let flow = Flow { message_max: 1000, window: 4000 };
         assert_eq!(parse_flow(&tell_flow(flow)), Some(flow));
-        for nonsense in ["", "1000", "1000/x", "0/0", "0/4000", "4000/4000", "-1/4000"] {
+        for nonsense in ["", "1000", "1000/x", "0/0", "0/4000", "15/4000", "4000/4000", "-1/4000"] {
             assert_eq!(parse_flow(nonsense), None, "{nonsense}");
         }
     }

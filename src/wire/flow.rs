@@ -27,10 +27,11 @@ pub(crate) struct Flow {
 const OVERHEAD: usize = 256;
 
 impl Flow {
-    /// Whether a sender that waits will always be given a credit.
+    /// Whether a sender that waits will always be given a credit, and a receiver sees in a frame's first message how
+    /// long that is.
     pub(crate) const fn is_sound(self) -> bool {
         let portion = self.portion();
-        self.message_max > 0 && portion >= OVERHEAD && self.message_max <= portion - OVERHEAD
+        self.message_max >= frame::PREFIX && portion >= OVERHEAD && self.message_max <= portion - OVERHEAD
     }
 
     /// A receiver confirms when it has as many bytes to confirm.

@@ -155,10 +155,8 @@ pub(crate) fn portions(bytes: &[u8]) {
 /// Frames, cut into portions of any size and put together again.
 pub(crate) fn frames_in_portions(bytes: &[u8]) {
     let Some((&[first, second], content)) = bytes.split_first_chunk() else { return };
-    let flow = Flow {
-        message_max: usize::from(first) + 1,
-        window: 2 * (usize::from(first) + 257 + usize::from(second)),
-    };
+    let message_max = PREFIX + usize::from(first);
+    let flow = Flow { message_max, window: 2 * (message_max + 256 + usize::from(second)) };
     assert!(flow.is_sound());
     let mut outbox = Outbox::new(Some(flow));
     let frames: Vec<_> = content.chunks(usize::from(second) * 8 + 1).map(a_frame).collect();
