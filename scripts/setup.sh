@@ -1,19 +1,23 @@
 #!/usr/bin/env bash
 # Installs whatever is missing to build, run and test offshoot with one MPI, and nothing else:
 #
-#     scripts/setup.sh [--build-only] [MPI]
+#     scripts/setup.sh [--build-only | --fuzz] [MPI]
 #
 # MPI is one of the names in mpi-names.sh; `system` (the default) is the MPI that is already there, found through MPICC
 # or as `mpicc` in PATH, or else Debian's Open MPI. MPIs from PyPI go into the ignored folder .mpi/. Does nothing, in
-# well under a second, when everything is there. --build-only leaves out what only the tests need.
+# well under a second, when everything is there. --build-only leaves out what only the tests need, --fuzz installs what only
+# the fuzzer needs instead of that.
 set -euo pipefail
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$scripts/mpi-names.sh"
 
 main() {
-    local for_tests=yes name
-    if [[ ${1:-} == --build-only ]]; then
-        for_tests=no
+    local purpose=tests name
+    case ${1:-} in
+        --build-only) purpose=build ;;
+        --fuzz) purpose=fuzz ;;
+    esac
+    if [[ $purpose != tests ]]; then
         shift
     fi
     name=$(mpi_canonical "${1:-system}")
@@ -36,10 +40,14 @@ main() {
     esac
     check_mpi "$name"
     forget_build_with_another_mpi "$name"
-    if [[ $for_tests == yes ]]; then
-        need_nextest
-        need_iproute2
-    fi
+    case $purpose in
+        build) ;;
+        tests)
+            need_nextest
+            need_iproute2
+            ;;
+        fuzz) need_fuzzer ;;
+    esac
 }
 
 need_rust() {
@@ -167,6 +175,21 @@ need_nextest() {
     say "installing cargo-nextest, which takes some minutes"
     cargo install --quiet --locked cargo-nextest ||
         fail "cargo-nextest could not be installed: install it by hand, then try again."
+}
+
+# The fuzzer works with sanitizers, which only a nightly compiler has.
+need_fuzzer() {
+    command -v rustup >/dev/null || fail "rustup is missing, which the fuzzer's compiler is chosen with: install it."
+    if ! rustup toolchain list | grep -q '^nightly'; then
+        say "installing the nightly toolchain of Rust"
+        rustup toolchain install nightly --profile minimal >/dev/null ||
+            fail "the nightly toolchain could not be installed: run 'rustup toolchain install nightly' by hand."
+    fi
+    command -v c++ >/dev/null || install_packages "a C++ compiler (for libFuzzer)" g++
+    command -v cargo-fuzz >/dev/null && return 0
+    say "installing cargo-fuzz"
+    cargo install --quiet --locked cargo-fuzz ||
+        fail "cargo-fuzz could not be installed: install it by hand, then try again."
 }
 
 # The test with two hosts makes them of network namespaces, as root; elsewhere it is skipped, and says so.

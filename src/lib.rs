@@ -34,6 +34,11 @@ mod diagnosis;
 mod driver;
 mod error;
 mod finding;
+#[cfg(all(test, not(fuzzing)))]
+mod fuzzing;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod ids;
 mod launch;

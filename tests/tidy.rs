@@ -26,6 +26,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "wire",
         ],
     ),
+    ("fuzzing", &["guard", "launch", "transport", "wire"]),
     ("diagnosis", &["launch", "slots", "transport::mpi"]),
     ("driver", &["core", "launch", "pool", "process", "task", "transport", "wire"]),
     ("pool", &["core", "driver", "launch", "task", "transport", "wire"]),

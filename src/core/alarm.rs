@@ -2,7 +2,7 @@
 //! those that are to stop is over.
 //!
 //! A task has one alarm at most, set anew whenever it comes to another place. A task that is to stop and is
-//! not the first of its window has none: its worker has been told, and will skip it.
+//! not the first of its window has none: it has ended, and its worker, which has been told, will skip it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -77,15 +77,22 @@ impl Scheduler {
         }
     }
 
-    /// Tells a worker that a task which it holds is to stop. If it is the one that runs, its grace begins.
+    /// Tells a worker that a task which it holds is to stop. If it is the one that runs, its grace begins. If it
+    /// waits, nobody need wait with it for the one before it.
     pub(super) fn stop(&mut self, id: TaskId, worker: WorkerId, why: Stop) {
-        self.tasks.get_mut(&id).expect("a held task is known").place =
-            Place::Held { worker, stop: Some(why) };
         self.actions.push_back(Action::Recant { worker, task: id });
         let is_running = match &self.workers[&worker].state {
             State::Busy(window) | State::Draining(window) => window.first() == Some(id),
             State::Starting { .. } | State::Idle | State::Retiring => unreachable!("it holds a task"),
         };
+        let stop = if is_running {
+            why
+        } else {
+            why.unanswered().into_iter().for_each(|resolution| self.resolve(id, resolution));
+            Stop::Ended
+        };
+        self.tasks.get_mut(&id).expect("a held task is known").place =
+            Place::Held { worker, stop: Some(stop) };
         self.arm(id, is_running);
     }
 

@@ -202,10 +202,11 @@ impl Scheduler {
         learn(&mut program.ran_mean, ran);
         self.counted.answered += 1;
         let resolution = match self.tasks[&task].place {
-            Place::Held { stop: Some(Stop::Overdue), .. } => Resolution::Overdue { answered: true },
-            Place::Held { .. } | Place::Waiting => Resolution::Answered,
+            Place::Held { stop: Some(stop), .. } => stop.answered(),
+            Place::Held { stop: None, .. } | Place::Waiting => Some(Resolution::Answered),
         };
-        let kind = self.finish(task, resolution).kind;
+        let kind = self.forget_task(task).kind;
+        resolution.into_iter().for_each(|resolution| self.resolve(task, resolution));
         self.kinds.entry(kind).and_modify(|mean| mean.learn(ran)).or_insert_with(|| Mean::of(ran));
         next.into_iter().for_each(|next| self.arm(next, true));
         self.on_window_shrunk(id);
@@ -299,7 +300,8 @@ impl Scheduler {
             meter::step();
             let task = self.tasks.get_mut(&id).expect("held tasks are known");
             if let Place::Held { stop: Some(stop), .. } = task.place {
-                self.finish(id, stop.unanswered());
+                self.forget_task(id);
+                stop.unanswered().into_iter().for_each(|resolution| self.resolve(id, resolution));
             } else if task.is_used_up(&self.config) {
                 let attempts = task.losses;
                 self.finish(id, Resolution::Lost { attempts });
@@ -389,13 +391,18 @@ impl Scheduler {
 
     /// Forgets a task and tells its end.
     fn finish(&mut self, id: TaskId, resolution: Resolution) -> Task {
-        let task = self.tasks.remove(&id).expect("a task ends once");
-        self.alarms.reset(id, task.alarm, None);
+        let task = self.forget_task(id);
         self.resolve(id, resolution);
         task
     }
 
-    fn resolve(&mut self, task: TaskId, resolution: Resolution) {
+    fn forget_task(&mut self, id: TaskId) -> Task {
+        let task = self.tasks.remove(&id).expect("a task is forgotten once");
+        self.alarms.reset(id, task.alarm, None);
+        task
+    }
+
+    pub(super) fn resolve(&mut self, task: TaskId, resolution: Resolution) {
         self.actions.push_back(Action::Resolve { task, resolution });
     }
 

@@ -162,8 +162,9 @@ impl Child {
 
     /// Asks the worker, and what is in its process group, to end; after this time it is ordered.
     pub(super) fn ask_to_end(&mut self, grace: Duration) {
-        let kill_at = Instant::now() + grace;
-        self.kill_at = Some(self.kill_at.map_or(kill_at, |earlier| earlier.min(kill_at)));
+        // A time that no clock can show never comes.
+        let kill_at = Instant::now().checked_add(grace);
+        self.kill_at = [self.kill_at, kill_at].into_iter().flatten().min();
         if grace.is_zero() {
             return self.kill();
         }

@@ -32,6 +32,8 @@ use crate::transport::mpi;
 use crate::wire::control::{Ended, FromGuard, How, Ticket};
 use child::{Child, Passed};
 pub(crate) use child::{NEWS_BEGUN, NEWS_BYE, NEWS_FINALIZE, NEWS_INIT, NEWS_UNFIT};
+#[cfg(any(test, fuzzing))]
+pub(crate) use output::output_property;
 use parent::{Parent, Wish};
 
 /// Watches over one worker from its start to its end, and ends with it.

@@ -39,6 +39,8 @@ pub(crate) use prepare::{
 pub(crate) use program::Initializer;
 pub use program::Program;
 pub(crate) use reach::{Hints, Site, ask, outlives_hosts, own_host_info, sites};
+#[cfg(any(test, fuzzing))]
+pub(crate) use record::record_property;
 pub(crate) use record::{
     BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role, guard_arguments, peer,
     role,

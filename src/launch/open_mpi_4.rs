@@ -7,6 +7,7 @@ use super::family::{
     Agent, Family, Farewell, Launcher, Placement, Release, Setting, Survivable, Value, When,
 };
 use super::installation::Installation;
+use crate::wire::flow::Flow;
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 4",
@@ -89,7 +90,7 @@ pub(super) const FAMILY: Family = Family {
             Setting { name: "UCX_TLS", value: Value::Set("tcp,self"), when: When::Always, why: TCP_OF_UCX },
         ],
         host_only: &[],
-        flow: None,
+        flow: Some(PORTIONS),
     }),
     containment: "the guard, with `orte_enable_recovery`",
     farewell: Farewell { finalizes_after_loss: true },
@@ -108,6 +109,10 @@ pub(super) const FAMILY: Family = Family {
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"],
 };
+
+/// The library survives with whole frames too. But what it had in hand when a worker died it never gives back, and that
+/// is to be no more than a window.
+const PORTIONS: Flow = Flow { message_max: 256 << 10, window: 2 << 20 };
 
 const TCP_OF_UCX: &str = "the MPI's own choice, ob1, aborts a host whose worker dies in the middle of a transfer; UCX over TCP \
                           does not";

@@ -139,6 +139,15 @@ fn number(version: &str) -> String {
         .unwrap_or_default()
 }
 
+/// What must hold of what a process is told about itself, in arguments and in the environment (`fuzzing.rs`).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn record_property(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    assert_eq!(compare_peers(&text, &text), Ok(()), "a process works for its like");
+    let _ = compare_peers(&text, "2/Open MPI 4/4.1.4");
+    transport::settings_property(&text);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

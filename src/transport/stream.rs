@@ -204,6 +204,15 @@ impl AsFd for Stream {
     }
 }
 
+/// What must hold of an address, whatever stands in an argument list (`fuzzing.rs`).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn address_property(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(address) = text.parse::<Address>() else { return };
+    assert_eq!(address.to_string().parse::<Address>().as_ref(), Ok(&address));
+    let _ = (address.is_on("here"), super::control::Control::secret_place(&address.name));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -303,12 +303,12 @@ impl Splitter {
         let length = (PREFIX as u64).saturating_add(head).saturating_add(body);
         if length > self.length_max as u64 {
             // Not ours as a rule; the prefix tells better what it is.
-            frame::open(self.buffer.clone().freeze()).map_err(|error| match error {
-                WireError::Length { .. } => {
+            return Err(match frame::open(self.buffer.clone().freeze()) {
+                Ok(_) | Err(WireError::Length { .. }) => {
                     WireError::Oversize { length: usize::try_from(length).unwrap_or(usize::MAX) }
                 }
-                other => other,
-            })?;
+                Err(other) => other,
+            });
         }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         Ok((self.buffer.len() >= length).then(|| self.buffer.split_to(length).freeze()))

@@ -12,6 +12,7 @@ mod neighbours;
 mod output;
 mod programs;
 mod results;
+mod soak;
 mod spawn;
 mod support;
 mod tasks;
@@ -53,6 +54,7 @@ scenarios! {
         without_init;
     faults:
         a_worker_dies,
+        memory_runs_out,
         a_task_calls_mpi_abort,
         a_task_does_not_stop,
         a_task_that_may_run_once_is_lost_once,
@@ -110,6 +112,9 @@ scenarios! {
         a_guard_is_killed,
         the_launcher_dies,
         the_launcher_hangs;
+    soak:
+        workers_that_retire_leave_nothing,
+        workers_that_are_killed_leave_nothing;
     support:
         hangs,
         leaves_a_process_behind;

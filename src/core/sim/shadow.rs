@@ -263,7 +263,10 @@ impl Shadow {
             (program.failures, program.strikes, program.not_before) = (0, 0, Time::ZERO);
         }
         let task = &mut self.tasks[task as usize];
-        task.place = TaskPlace::Answered;
+        // One that waited behind another when it was to stop has its end already.
+        if task.place != TaskPlace::Resolved {
+            task.place = TaskPlace::Answered;
+        }
         learn(&mut program.ran_mean, ran);
         learn(&mut self.kinds[task.kind], ran);
     }
@@ -384,7 +387,10 @@ impl Shadow {
     }
 
     fn take_back(&mut self, program: usize, held: &VecDeque<(usize, Option<f64>)>) {
-        for &(task, _) in held.iter().rev() {
+        let is_over = |task: usize| self.tasks[task].place == TaskPlace::Resolved;
+        let back: Vec<usize> =
+            held.iter().rev().map(|&(task, _)| task).filter(|&task| !is_over(task)).collect();
+        for task in back {
             self.tasks[task].place = TaskPlace::Waiting;
             self.tasks[task].is_recanted = false;
             self.programs[program].queue.push_front(task);
