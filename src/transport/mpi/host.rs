@@ -18,7 +18,7 @@ use super::{Runtime, traffic};
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::finding::Finding;
 use crate::ids::WorkerId;
-use crate::launch::{self, Hints, Program, Site};
+use crate::launch::{self, Hints, ProcessManager, Program, Site};
 use crate::process;
 use crate::transport::control::{Expectation, Notice, Whereabouts};
 use crate::transport::output::Sink;
@@ -195,9 +195,14 @@ impl MpiTransport {
                 Ok(())
             }
             Err(reason) => {
-                control.kill(ticket);
-                // It may have been made to fail because the worker had died.
-                let dead = self.heard_of_end(ticket);
+                // It may have been made to fail because the worker had died. Our own process manager may do that before
+                // the guard's last word is here.
+                let patience = match self.runtime.manager() {
+                    ProcessManager::Own => GUARD_PATIENCE,
+                    ProcessManager::Launcher => Duration::ZERO,
+                };
+                let dead = self.heard_of_end(ticket, patience);
+                self.runtime.control().kill(ticket);
                 Err(dead.map_or_else(
                     || SpawnFailure::new(SpawnCause::Mpi, reason),
                     |(ended, at)| failure(&ended, at.as_ref()),
@@ -206,13 +211,23 @@ impl MpiTransport {
         }
     }
 
-    /// How the worker of a failed spawn ended, if its guard has told. What others say is for later.
-    fn heard_of_end(&mut self, ticket: Ticket) -> Option<(Ended, Option<Whereabouts>)> {
-        self.waiting.extend(self.notices.try_iter());
-        let ended = self.waiting.iter().find_map(|(whose, notice)| match notice {
-            Notice::Ended(ended, at) if *whose == ticket => Some((ended.clone(), at.clone())),
-            Notice::Ended(..) | Notice::Ready => None,
-        });
+    /// How the worker of a failed spawn ended, if its guard tells in time. What others say is for later.
+    fn heard_of_end(&mut self, ticket: Ticket, patience: Duration) -> Option<(Ended, Option<Whereabouts>)> {
+        let until = Instant::now() + patience;
+        let ended = loop {
+            self.waiting.extend(self.notices.try_iter());
+            let ended = self.waiting.iter().find_map(|(whose, notice)| match notice {
+                Notice::Ended(ended, at) if *whose == ticket => Some((ended.clone(), at.clone())),
+                Notice::Ended(..) | Notice::Ready => None,
+            });
+            if ended.is_some() {
+                break ended;
+            }
+            match self.notices.recv_deadline(until) {
+                Ok(notice) => self.waiting.push(notice),
+                Err(_) => break None,
+            }
+        };
         self.waiting.retain(|(whose, _)| *whose != ticket);
         ended
     }
