@@ -101,7 +101,11 @@ impl PassingVariables {
         all.iter().for_each(|(entry, _)| entry[0].store(first, Ordering::SeqCst));
         let shown = Self(());
         // Whoever has rebuilt the environment since has thrown them out.
-        if env::var(name).is_ok_and(|text| text.parse() == Ok(value)) { Ok(shown) } else { Err(io::ErrorKind::NotFound.into()) }
+        if env::var(name).is_ok_and(|text| text.parse() == Ok(value)) {
+            Ok(shown)
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
     }
 
     /// The names under which they are hidden.
@@ -464,7 +468,9 @@ pub(crate) fn converse(fd: RawFd, line: &[u8]) -> Option<Vec<u8>> {
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     rustix::io::write(fd, line).ok()?;
     let patience = Timespec { tv_sec: 3, tv_nsec: 0 };
-    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&patience)).ok().filter(|ready| *ready > 0)?;
+    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&patience))
+        .ok()
+        .filter(|ready| *ready > 0)?;
     let mut answer = vec![0; 4096];
     let length = rustix::io::read(fd, &mut answer[..]).ok()?;
     answer.truncate(length);

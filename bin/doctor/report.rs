@@ -70,7 +70,8 @@ impl Report {
         row(out, "MPI", mpi.unwrap_or("unknown"))?;
         row(out, "version", mpi_version)?;
         row(out, "library", &path(library))?;
-        let manager = if process_manager == "own" { "offshoot's own, in this process" } else { "the launcher" };
+        let manager =
+            if process_manager == "own" { "offshoot's own, in this process" } else { "the launcher" };
         row(out, "processes by", manager)?;
         row(out, "launcher", &path(launcher))?;
         if let Some(level) = thread_level {

@@ -31,9 +31,9 @@ use crate::process as own;
 use crate::transport::mpi;
 use crate::wire::control::{Ended, FromGuard, How, Ticket};
 use child::{Child, Passed};
-use pmi::Manager;
 pub(crate) use child::{NEWS_BEGUN, NEWS_BYE, NEWS_FINALIZE, NEWS_INIT, NEWS_UNFIT};
 use parent::{Parent, Wish};
+use pmi::Manager;
 
 /// Watches over one worker from its start to its end, and ends with it.
 pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {

@@ -34,7 +34,8 @@ impl Manager {
             return fd.parse().map_or(Self::None, Self::Launchers);
         }
         let taken = process::take_standard_input();
-        let Ok(fd) = taken.inspect_err(|error| eprintln!("offshoot: the guard has no process manager: {error}"))
+        let Ok(fd) =
+            taken.inspect_err(|error| eprintln!("offshoot: the guard has no process manager: {error}"))
         else {
             return Self::None;
         };

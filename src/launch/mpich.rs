@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::family::{
-    Agent, Family, Farewell, Launcher, OwnManager, Placement, Refusal, Release, Setting, Survivable, Value, When,
+    Agent, Family, Farewell, Launcher, OwnManager, Placement, Refusal, Release, Setting, Survivable, Value,
+    When,
 };
 use super::transport::uses_library;
 use crate::wire::flow::Flow;
@@ -34,7 +35,9 @@ pub(super) const FAMILY: Family = Family {
         needs_decoy: true,
     },
     own_manager: |version| match number(version) {
-        number if ["4.3", "5.0"].contains(&number.rsplit_once('.').map_or(number, |(series, _)| series)) => OwnManager::Tried,
+        number if ["4.3", "5.0"].contains(&number.rsplit_once('.').map_or(number, |(series, _)| series)) => {
+            OwnManager::Tried
+        }
         _ => OwnManager::Untried,
     },
     placement: Placement::Keys {
@@ -76,7 +79,7 @@ fn number(version: &str) -> &str {
 
 /// The library aborts its process at every error of libfabric, thus when a peer dies in the middle of a
 /// message. What fits into the buffers of a TCP connection is never in the middle.
-const PORTIONS: Flow = Flow { message_max: 16 << 10, window: 64 << 10 };
+const PORTIONS: Flow = Flow { message_max: 16 << 10, window: 48 << 10 };
 
 /// A guard or worker must not have it: what it would give up after so many tries is its first connection.
 const MOMENTARY: &[Setting] = &[Setting {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::family::{Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, Survivable, Value, When};
+use super::family::{
+    Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, Survivable, Value, When,
+};
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 5",

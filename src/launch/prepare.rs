@@ -91,9 +91,8 @@ pub(crate) fn prepare() {
         manager::prepare();
     }
     // In a job it is the job's launcher that spawns, and that kills nobody's group.
-    let needs_decoy = family.filter(|family| {
-        family.launcher.needs_decoy && manager.is_open && Job::of_this_process().is_none()
-    });
+    let needs_decoy = family
+        .filter(|family| family.launcher.needs_decoy && manager.is_open && Job::of_this_process().is_none());
     let decoy = needs_decoy
         .zip(installation.launcher.as_deref())
         .and_then(|(family, launcher)| decoy::plan(launcher, family.launcher.name()));

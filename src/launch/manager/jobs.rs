@@ -95,7 +95,8 @@ impl Jobs {
             members_ever: 0,
             jobs_ever: 0,
         };
-        let job = jobs.add_job(Job { size: 1, values: FxHashMap::default(), parent: None, answer: Some(true) });
+        let job =
+            jobs.add_job(Job { size: 1, values: FxHashMap::default(), parent: None, answer: Some(true) });
         let host = jobs.add_member(job);
         (jobs, host)
     }

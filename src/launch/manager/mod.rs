@@ -79,7 +79,8 @@ pub(crate) struct Choice {
 pub(super) fn choose(family: Option<&Family>, version: &str) -> Choice {
     let wish = env::var(CHOICE_VARIABLE).ok().filter(|wish| !wish.is_empty());
     let fits = family.map_or(OwnManager::Unfit, |family| (family.own_manager)(version));
-    let launcher = |finding: Option<Finding>| Choice { manager: ProcessManager::Launcher, is_open: true, finding };
+    let launcher =
+        |finding: Option<Finding>| Choice { manager: ProcessManager::Launcher, is_open: true, finding };
     let because = |why: String| launcher(Some(Finding::ok(CHECK, format!("hydra: {why}"))));
     let is_asked = match wish.as_deref() {
         None => false,
@@ -103,7 +104,9 @@ pub(super) fn choose(family: Option<&Family>, version: &str) -> Choice {
     match fits {
         OwnManager::Unfit if is_asked => return unless("that is for MPICH only".to_owned()),
         OwnManager::Unfit => return launcher(None),
-        OwnManager::Untried if !is_asked => return because("offshoot's own is untried with this version".to_owned()),
+        OwnManager::Untried if !is_asked => {
+            return because("offshoot's own is untried with this version".to_owned());
+        }
         OwnManager::Untried | OwnManager::Tried => {}
     }
     if Job::of_this_process().is_some() {

@@ -29,20 +29,29 @@ pub(super) struct Nonsense(&'static str);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     /// It begins, and speaks this version.
-    Init { version: u32 },
+    Init {
+        version: u32,
+    },
     /// How long names, keys and values may be.
     Maxes,
     UniverseSize,
     AppNumber,
     /// What the store of its job is called.
     Name,
-    Put { key: Vec<u8>, value: Vec<u8> },
-    Get { key: Vec<u8> },
+    Put {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Get {
+        key: Vec<u8>,
+    },
     /// It waits until all of its job do.
     Barrier,
     Spawn(Spawn),
     Finalize,
-    Abort { code: i32 },
+    Abort {
+        code: i32,
+    },
     /// To tell others of a port under a name, which nobody here does.
     Publish,
     Unpublish,
@@ -137,7 +146,9 @@ fn parse_spawn(text: &[u8]) -> Result<Request, Nonsense> {
     for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let (key, value) = field(line);
         let numbered = |prefix: &str| key.strip_prefix(prefix.as_bytes());
-        let key_of = |prefix: &str| numbered(prefix).map(|at| [prefix.trim_end_matches("val_").as_bytes(), b"key_", at].concat());
+        let key_of = |prefix: &str| {
+            numbered(prefix).map(|at| [prefix.trim_end_matches("val_").as_bytes(), b"key_", at].concat())
+        };
         match key {
             b"execname" => command.executable = value.to_vec(),
             b"nprocs" => command.count = number(value)?,
@@ -157,7 +168,11 @@ fn parse_spawn(text: &[u8]) -> Result<Request, Nonsense> {
                 let Some(its_key) = key_of("preput_val_").or(key_of("info_val_")) else { continue };
                 let found = keys.iter().find(|(key, _)| *key == its_key).map(|(_, name)| name.to_vec());
                 let pair = (found.ok_or(Nonsense("a value without its key"))?, value.to_vec());
-                if numbered("preput_val_").is_some() { spawn.values.push(pair) } else { command.info.push(pair) }
+                if numbered("preput_val_").is_some() {
+                    spawn.values.push(pair)
+                } else {
+                    command.info.push(pair)
+                }
             }
         }
     }
@@ -209,7 +224,10 @@ fn field(word: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn number<T: std::str::FromStr>(text: &[u8]) -> Result<T, Nonsense> {
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(Nonsense("what should be a number"))
+    std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(Nonsense("what should be a number"))
 }
 
 /// What a process is answered.
@@ -243,7 +261,8 @@ impl Answer<'_> {
             Self::Init(true) => b"cmd=response_to_init rc=0 pmi_version=1 pmi_subversion=1\n".to_vec(),
             Self::Init(false) => b"cmd=response_to_init rc=-1 pmi_version=1 pmi_subversion=1\n".to_vec(),
             Self::Maxes => {
-                format!("cmd=maxes rc=0 kvsname_max={NAME_MAX} keylen_max={KEY_MAX} vallen_max={VALUE_MAX}\n").into()
+                format!("cmd=maxes rc=0 kvsname_max={NAME_MAX} keylen_max={KEY_MAX} vallen_max={VALUE_MAX}\n")
+                    .into()
             }
             Self::UniverseSize(size) => format!("cmd=universe_size rc=0 size={size}\n").into(),
             Self::AppNumber(number) => {

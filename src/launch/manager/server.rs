@@ -23,6 +23,7 @@ use super::protocol::Splitter;
 use super::{FD_VARIABLE, RANK_VARIABLE, SIZE_VARIABLE, SPAWNED_VARIABLE};
 use crate::launch::hosts::own_name;
 use crate::launch::record::is_guard;
+use crate::launch::transport::host_only_variables;
 use crate::process;
 
 pub(super) struct Server {
@@ -72,9 +73,13 @@ impl Server {
 
     /// Sleeps until somebody says something or has ended. Who that is, of both kinds.
     fn sleep(&self) -> (Vec<Member>, Vec<Member>) {
-        let sockets = self.peers.iter().filter_map(|(member, peer)| Some((*member, peer.socket.as_ref()?.as_fd())));
+        let sockets =
+            self.peers.iter().filter_map(|(member, peer)| Some((*member, peer.socket.as_ref()?.as_fd())));
         let sockets: Vec<(Member, BorrowedFd<'_>)> = sockets.collect();
-        let ends = self.peers.iter().filter_map(|(member, peer)| Some((*member, peer.process.as_ref()?.end.as_fd())));
+        let ends = self
+            .peers
+            .iter()
+            .filter_map(|(member, peer)| Some((*member, peer.process.as_ref()?.end.as_fd())));
         let all: Vec<(Member, BorrowedFd<'_>)> = sockets.iter().copied().chain(ends).collect();
         let mut fds: Vec<PollFd<'_>> =
             all.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
@@ -216,6 +221,10 @@ impl Peer {
             command.spawn()?
         } else {
             command.env(FD_VARIABLE, theirs.as_raw_fd().to_string()).stdin(Stdio::null());
+            // A guard takes these out itself.
+            for name in host_only_variables() {
+                command.env_remove(name);
+            }
             process::hand_over(&mut command, theirs.as_fd());
             // This thread ends with the process, and there is no guard to see to it.
             process::die_with_this_one(&mut command);
@@ -243,6 +252,7 @@ fn find(name: &OsString, path: Option<OsString>) -> PathBuf {
     if plain.components().count() > 1 {
         return plain;
     }
-    let folders = path.iter().flat_map(env::split_paths).map(|folder| folder.join(&plain)).collect::<Vec<_>>();
+    let folders =
+        path.iter().flat_map(env::split_paths).map(|folder| folder.join(&plain)).collect::<Vec<_>>();
     folders.into_iter().find(|candidate| candidate.is_file()).unwrap_or(plain)
 }

@@ -251,7 +251,8 @@ fn a_host_is_told_what_a_plain_process_is() {
     let mut books = Books::new();
     let host = books.host;
     assert_eq!(
-        books.hear(host, "cmd=get_appnum\ncmd=get_universe_size\ncmd=get kvsname=x key=PMI_process_mapping\n"),
+        books
+            .hear(host, "cmd=get_appnum\ncmd=get_universe_size\ncmd=get kvsname=x key=PMI_process_mapping\n"),
         [
             say(host, "cmd=appnum rc=0 appnum=-1"),
             say(host, "cmd=universe_size rc=0 size=2"),

@@ -78,6 +78,8 @@ struct Peer {
     receiving: bool,
     /// Whether an MPI call failed with it. It is not called again.
     is_suspect: bool,
+    /// Whether its guard has told that it is dead. What it sent before is still taken in.
+    is_dead: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -190,7 +192,8 @@ impl MpiTransport {
                 self.runtime.note_spawn();
                 self.tickets.insert(ticket, worker);
                 let (outbox, inbox) = (Outbox::new(self.flow), Inbox::new(self.flow));
-                let peer = Peer { comm, ticket, outbox, inbox, receiving: false, is_suspect: false };
+                let peer =
+                    Peer { comm, ticket, outbox, inbox, receiving: false, is_suspect: false, is_dead: false };
                 self.peers.insert(worker, peer);
                 Ok(())
             }
@@ -344,11 +347,29 @@ impl MpiTransport {
         Ok(())
     }
 
+    /// Notes who is dead by what the guards have said since it was last looked.
+    fn note_dead(&mut self) {
+        if self.notices.is_empty() {
+            return;
+        }
+        self.waiting.extend(self.notices.try_iter());
+        for (ticket, _) in self.waiting.iter().filter(|(_, notice)| matches!(notice, Notice::Ended(..))) {
+            let worker = self.tickets.get(ticket);
+            if let Some(peer) = worker.and_then(|worker| self.peers.get_mut(worker)) {
+                peer.is_dead = true;
+            }
+        }
+    }
+
     /// Sends what may be sent of what waits for a worker.
     fn send_waiting(&mut self, worker: WorkerId) -> Result<(), MpiError> {
-        let Some(peer) = self.peers.get_mut(&worker).filter(|peer| !peer.is_suspect) else { return Ok(()) };
+        self.note_dead();
+        let is_there = |peer: &&mut Peer| !peer.is_suspect && !peer.is_dead;
+        let Some(peer) = self.peers.get_mut(&worker).filter(is_there) else { return Ok(()) };
         let (outbox, label) = (&mut peer.outbox, Operation::SendTo(worker));
-        let is_taken = traffic::send_waiting(outbox, &mut self.operations, &peer.comm, label)?;
+        // Where a broken connection is fatal, frames travel in portions.
+        let look_first = self.flow.is_some();
+        let is_taken = traffic::send_waiting(outbox, &mut self.operations, &peer.comm, label, look_first)?;
         if !is_taken && !self.refused.contains(&worker) {
             self.refused.push(worker);
         }
