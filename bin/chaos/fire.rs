@@ -86,6 +86,9 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let deaths = deaths.map_err(|_| anyhow::anyhow!("the killer panicked"))?;
     let ended = work.finish();
     let stats = pool.stats();
+    if !ended {
+        eprintln!("offshoot: tasks had not ended after {END_LIMIT:?}: {stats:?}");
+    }
     let after = Resources::of_this_process();
     if ended {
         pool.shutdown();

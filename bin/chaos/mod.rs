@@ -71,8 +71,10 @@ impl Arguments {
     fn spared(&self) -> Vec<Spare> {
         let mut spared = match &self.spare[..] {
             [] => {
-                let mpi = offshoot::Diagnosis::make().and_then(|diagnosis| diagnosis.mpi).unwrap_or_default();
-                default_spare(mpi).to_vec()
+                let diagnosis = offshoot::Diagnosis::make();
+                let manager = diagnosis.as_ref().map_or("", |diagnosis| &diagnosis.process_manager);
+                let mpi = diagnosis.as_ref().and_then(|diagnosis| diagnosis.mpi).unwrap_or_default();
+                default_spare(mpi, manager).to_vec()
             }
             asked => asked.iter().copied().filter(|one| *one != Spare::Nothing).collect(),
         };
@@ -83,10 +85,11 @@ impl Arguments {
 }
 
 /// What would end the host, or its MPI, for reasons that are not ours: docs/MPI.md says what was seen.
-fn default_spare(mpi: &str) -> &'static [Spare] {
+fn default_spare(mpi: &str, process_manager: &str) -> &'static [Spare] {
     match mpi {
         "Open MPI 4" => &[],
         "Open MPI 5" => &[Spare::Starts],
+        _ if process_manager == "own" => &[],
         _ => &[Spare::Guards],
     }
 }

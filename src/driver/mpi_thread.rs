@@ -16,7 +16,7 @@ use super::Ending;
 use super::engine::{self, Request, Turnable};
 use super::watchdog::Watchdog;
 use crate::error::BuildError;
-use crate::launch;
+use crate::launch::{self, ProcessManager};
 use crate::process;
 use crate::transport::mpi::Runtime;
 use crate::transport::{self, Doorbell};
@@ -42,14 +42,15 @@ pub(crate) struct MpiThread {
 static MPI_THREAD: Mutex<Option<Result<MpiThread, BuildError>>> = Mutex::new(None);
 
 impl MpiThread {
-    /// The MPI thread, started if it is not there yet, which `MPI_Init` may take so long for.
-    pub(crate) fn get(init_timeout: Duration) -> Result<Self, BuildError> {
+    /// The MPI thread, started if it is not there yet, which `MPI_Init` may take so long for, with this process
+    /// manager.
+    pub(crate) fn get(init_timeout: Duration, manager: ProcessManager) -> Result<Self, BuildError> {
         let mut started = MPI_THREAD.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(result) = &*started {
             let thread = result.clone()?;
             return thread.watchdog.verdict().map(|()| thread);
         }
-        let result = start(init_timeout.max(INIT_LIMIT_MIN));
+        let result = start(init_timeout.max(INIT_LIMIT_MIN), manager);
         // A thread that could not be started now may be another time; what MPI says is for ever.
         if !matches!(
             result,
@@ -94,9 +95,9 @@ impl MpiThread {
     }
 }
 
-fn start(init_timeout: Duration) -> Result<MpiThread, BuildError> {
+fn start(init_timeout: Duration, manager: ProcessManager) -> Result<MpiThread, BuildError> {
     let prepared = launch::prepared().ok_or(BuildError::NotInitialized)?;
-    launch::check_machine(prepared).map_err(BuildError::Preflight)?;
+    launch::check_machine(prepared, manager).map_err(BuildError::Preflight)?;
     let doorbell = Arc::new(Doorbell::default());
     let (requests, inbox) = unbounded();
     let (report, started) = bounded(1);
@@ -106,7 +107,7 @@ fn start(init_timeout: Duration) -> Result<MpiThread, BuildError> {
     let body = move || {
         process::block_terminal_signals();
         let pulse = watched.pulse();
-        let runtime = match Runtime::start(Arc::clone(&bell), Arc::clone(pulse)) {
+        let runtime = match Runtime::start(Arc::clone(&bell), Arc::clone(pulse), manager) {
             Ok(runtime) => Rc::new(runtime),
             Err(error) => return drop(report.send(Err(error))),
         };

@@ -35,6 +35,8 @@ pub(crate) struct Family {
     pub(super) environment_key: Option<&'static str>,
     /// The program through which it spawns.
     pub(super) launcher: Launcher,
+    /// Whether a version of it also takes a process manager of ours in the place of that program.
+    pub(super) own_manager: fn(&str) -> OwnManager,
     /// How it is told where workers go.
     pub(super) placement: Placement,
     /// Whether it lets one thread spawn while another sends and receives, and what that costs.
@@ -129,6 +131,16 @@ pub(super) struct Launcher {
     pub(super) daemons: &'static [&'static str],
     /// Whether it kills the host's process group when something goes wrong, so that it needs a decoy.
     pub(super) needs_decoy: bool,
+}
+
+/// Whether an MPI gets along with the process manager that offshoot has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnManager {
+    /// It speaks another language.
+    Unfit,
+    /// It speaks that language, and nobody has tried.
+    Untried,
+    Tried,
 }
 
 impl Launcher {

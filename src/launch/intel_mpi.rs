@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::family::{Family, Farewell, Launcher, Placement, Release, Setting, Value, When};
+use super::family::{Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, Value, When};
 use super::mpich::HYDRA;
 
 pub(super) const FAMILY: Family = Family {
@@ -27,6 +27,7 @@ pub(super) const FAMILY: Family = Family {
     secret_variable: None,
     environment_key: None,
     launcher: Launcher { names: &["mpiexec", "mpiexec.hydra"], daemons: HYDRA, needs_decoy: true },
+    own_manager: |_| OwnManager::Untried,
     placement: Placement::OwnHostOnly(
         "several hosts are untried with Intel MPI: use Open MPI 4.1 or MPICH, or name this host alone",
     ),

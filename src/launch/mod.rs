@@ -4,7 +4,7 @@
 //! environment before `MPI_Init`, through which program it spawns. `prepare` applies it, in
 //! [`init`](crate::init), while the process has one thread. `installation` finds what belongs to the
 //! library that is loaded; `preflight` looks at the machine, `executable` at what is to be spawned, and
-//! each says what to do about what it finds. `hosts` finds out how many workers fit where, `reach` the way
+//! each says what to do about what it finds. `manager` is a process manager of our own, in the place of an MPI's. `hosts` finds out how many workers fit where, `reach` the way
 //! there. `program` describes what to spawn, `record` carries that description through the argument list of
 //! `MPI_Comm_spawn`.
 
@@ -15,6 +15,7 @@ mod family;
 mod hosts;
 mod installation;
 mod intel_mpi;
+mod manager;
 mod mpich;
 mod open_mpi_4;
 mod open_mpi_5;
@@ -30,11 +31,12 @@ pub(crate) use daemons::{Launchers, end_daemons};
 pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
 pub(crate) use hosts::own_name;
+pub(crate) use manager::{AWAITED, IS_AWAITED, Manager, NOT_AWAITED, ProcessManager, serve};
 pub(crate) use preflight::{Job, check_machine, findings};
 pub use prepare::user_environment;
 pub(crate) use prepare::{
     Outcome, Prepared, answer_of_nobody, awaited_name, finalizes_after_loss, jam_limit, needs_burial,
-    prepare, prepared, secret_info, spawn_info, spawn_pause, take_secret,
+    prepare, prepared, process_manager, secret_info, spawn_info, spawn_pause, take_secret,
 };
 pub(crate) use program::Initializer;
 pub use program::Program;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::family::{
-    Agent, Family, Farewell, Launcher, Placement, Release, Setting, Survivable, Value, When,
+    Agent, Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, Survivable, Value, When,
 };
 use super::installation::Installation;
 use crate::wire::flow::Flow;
@@ -68,6 +68,7 @@ pub(super) const FAMILY: Family = Family {
     // The first makes a host known, the second has the worker start there and nowhere else. A first spawn on
     // another host takes the own one out of the list for good: "All nodes which are allocated for this job are
     // already filled".
+    own_manager: |_| OwnManager::Unfit,
     placement: Placement::Keys {
         keys: &["add-host", "host"],
         own_host_first: true,

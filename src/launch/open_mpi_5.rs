@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::family::{Family, Farewell, Launcher, Placement, Release, Setting, Survivable, Value, When};
+use super::family::{
+    Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, Survivable, Value, When,
+};
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 5",
@@ -75,6 +77,7 @@ pub(super) const FAMILY: Family = Family {
     secret_variable: Some("OMPI_MCA_offshoot_secret"),
     environment_key: None,
     launcher: Launcher { names: &["prte"], daemons: &["prte", "prted"], needs_decoy: false },
+    own_manager: |_| OwnManager::Unfit,
     placement: Placement::OwnHostOnly(
         "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs: use \
          Open MPI 4.1 or MPICH, or name this host alone",

@@ -5,6 +5,7 @@
 //! the user's travels in an argument list, and nothing of ours is among the worker's arguments.
 
 use std::env;
+use std::ffi::OsString;
 use std::os::fd::RawFd;
 
 use super::decoy::Launch;
@@ -51,6 +52,11 @@ pub(crate) fn guard_arguments(address: &str, ticket: Ticket) -> Vec<String> {
     let who = [GUARD_FLAG.to_owned(), PROTOCOL_VERSION.to_string(), address.to_owned(), ticket.0.to_string()];
     let settings = prepared().map(|prepared| &prepared.transport.settings[..]).unwrap_or_default();
     who.into_iter().chain(settings.iter().cloned()).collect()
+}
+
+/// Whether these are the arguments of a guard.
+pub(super) fn is_guard(arguments: &[OsString]) -> bool {
+    arguments.first().is_some_and(|first| first == GUARD_FLAG)
 }
 
 /// What this process was started as. What says so is taken out of the environment: the programs that a

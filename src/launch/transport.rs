@@ -152,6 +152,13 @@ const NOT: char = '!';
 /// How a worker is told in what portions frames travel.
 const FLOW_VARIABLE: &str = "OFFSHOOT_FLOW";
 
+/// The variables that this process may have, and what it starts may not.
+pub(super) fn host_only_variables() -> impl Iterator<Item = &'static str> {
+    let family = super::prepared().and_then(|prepared| prepared.family);
+    let means = family.and_then(|family| family.survivable.as_ref().ok());
+    means.into_iter().flat_map(|means| means.host_only).map(|setting| setting.name)
+}
+
 static FLOW: OnceLock<Option<Flow>> = OnceLock::new();
 
 /// In what portions frames travel between this process, a host or a worker, and the other.

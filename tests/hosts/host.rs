@@ -110,6 +110,10 @@ scenarios! {
         as_rank_1,
         as_rank_1_of_a_job_that_never_starts,
         a_guard_is_killed,
+        guards_are_killed_again_and_again,
+        no_launcher_runs,
+        the_host_spawns_too,
+        waits_for_its_end,
         the_launcher_dies,
         the_launcher_hangs;
     soak:

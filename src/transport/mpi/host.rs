@@ -18,7 +18,7 @@ use super::{Runtime, traffic};
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::finding::Finding;
 use crate::ids::WorkerId;
-use crate::launch::{self, Hints, Program, Site};
+use crate::launch::{self, Hints, ProcessManager, Program, Site};
 use crate::process;
 use crate::transport::control::{Expectation, Notice, Whereabouts};
 use crate::transport::output::Sink;
@@ -78,6 +78,8 @@ struct Peer {
     receiving: bool,
     /// Whether an MPI call failed with it. It is not called again.
     is_suspect: bool,
+    /// Whether its guard has told that it is dead. What it sent before is still taken in.
+    is_dead: bool,
 }
 
 /// Why a start has not led to a worker.
@@ -208,14 +210,20 @@ impl MpiTransport {
                 self.runtime.note_spawn();
                 self.tickets.insert(ticket, worker);
                 let (outbox, inbox) = (Outbox::new(self.flow), Inbox::new(self.flow));
-                let peer = Peer { comm, ticket, outbox, inbox, receiving: false, is_suspect: false };
+                let peer =
+                    Peer { comm, ticket, outbox, inbox, receiving: false, is_suspect: false, is_dead: false };
                 self.peers.insert(worker, peer);
                 Ok(())
             }
             Err(reason) => {
-                control.kill(ticket);
-                // It may have been made to fail because the worker had died.
-                let dead = self.heard_of_end(ticket);
+                // It may have been made to fail because the worker had died. Our own process manager may do that before
+                // the guard's last word is here.
+                let patience = match self.runtime.manager() {
+                    ProcessManager::Own => GUARD_PATIENCE,
+                    ProcessManager::Launcher => Duration::ZERO,
+                };
+                let dead = self.heard_of_end(ticket, patience);
+                self.runtime.control().kill(ticket);
                 Err(match dead {
                     Some((Ended { how: How::Jammed, .. }, _)) => Setback::Jam,
                     Some((ended, at)) => failure(&ended, at.as_ref()).into(),
@@ -225,13 +233,23 @@ impl MpiTransport {
         }
     }
 
-    /// How the worker of a failed spawn ended, if its guard has told. What others say is for later.
-    fn heard_of_end(&mut self, ticket: Ticket) -> Option<(Ended, Option<Whereabouts>)> {
-        self.waiting.extend(self.notices.try_iter());
-        let ended = self.waiting.iter().find_map(|(whose, notice)| match notice {
-            Notice::Ended(ended, at) if *whose == ticket => Some((ended.clone(), at.clone())),
-            Notice::Ended(..) | Notice::Ready => None,
-        });
+    /// How the worker of a failed spawn ended, if its guard tells in time. What others say is for later.
+    fn heard_of_end(&mut self, ticket: Ticket, patience: Duration) -> Option<(Ended, Option<Whereabouts>)> {
+        let until = Instant::now() + patience;
+        let ended = loop {
+            self.waiting.extend(self.notices.try_iter());
+            let ended = self.waiting.iter().find_map(|(whose, notice)| match notice {
+                Notice::Ended(ended, at) if *whose == ticket => Some((ended.clone(), at.clone())),
+                Notice::Ended(..) | Notice::Ready => None,
+            });
+            if ended.is_some() {
+                break ended;
+            }
+            match self.notices.recv_deadline(until) {
+                Ok(notice) => self.waiting.push(notice),
+                Err(_) => break None,
+            }
+        };
         self.waiting.retain(|(whose, _)| *whose != ticket);
         ended
     }
@@ -348,11 +366,29 @@ impl MpiTransport {
         Ok(())
     }
 
+    /// Notes who is dead by what the guards have said since it was last looked.
+    fn note_dead(&mut self) {
+        if self.notices.is_empty() {
+            return;
+        }
+        self.waiting.extend(self.notices.try_iter());
+        for (ticket, _) in self.waiting.iter().filter(|(_, notice)| matches!(notice, Notice::Ended(..))) {
+            let worker = self.tickets.get(ticket);
+            if let Some(peer) = worker.and_then(|worker| self.peers.get_mut(worker)) {
+                peer.is_dead = true;
+            }
+        }
+    }
+
     /// Sends what may be sent of what waits for a worker.
     fn send_waiting(&mut self, worker: WorkerId) -> Result<(), MpiError> {
-        let Some(peer) = self.peers.get_mut(&worker).filter(|peer| !peer.is_suspect) else { return Ok(()) };
+        self.note_dead();
+        let is_there = |peer: &&mut Peer| !peer.is_suspect && !peer.is_dead;
+        let Some(peer) = self.peers.get_mut(&worker).filter(is_there) else { return Ok(()) };
         let (outbox, label) = (&mut peer.outbox, Operation::SendTo(worker));
-        let is_taken = traffic::send_waiting(outbox, &mut self.operations, &peer.comm, label)?;
+        // Where a broken connection is fatal, frames travel in portions.
+        let look_first = self.flow.is_some();
+        let is_taken = traffic::send_waiting(outbox, &mut self.operations, &peer.comm, label, look_first)?;
         if !is_taken && !self.refused.contains(&worker) {
             self.refused.push(worker);
         }

@@ -13,7 +13,7 @@ use mpi::traits::*;
 use super::ffi::{self, Comm};
 use crate::containment::Containment;
 use crate::error::BuildError;
-use crate::launch::{self, Decoy, Launchers};
+use crate::launch::{self, Decoy, Launchers, Manager, ProcessManager};
 use crate::process;
 use crate::transport::control::{Aid, Control};
 use crate::transport::{Call, Doorbell, Pulse};
@@ -27,19 +27,23 @@ pub(crate) struct Facts {
     pub(crate) thread_level: &'static str,
     /// What the transport is known to survive.
     pub(crate) containment: Containment,
+    /// Who starts what is spawned.
+    pub(crate) manager: ProcessManager,
     /// `MPI_UNIVERSE_SIZE`, where it is set, once something was spawned.
     pub(crate) universe_size: Option<i32>,
 }
 
 static THREAD_LEVEL: OnceLock<&str> = OnceLock::new();
 static CONTAINMENT: OnceLock<Containment> = OnceLock::new();
+static MANAGER: OnceLock<ProcessManager> = OnceLock::new();
 static UNIVERSE_SIZE: OnceLock<Option<i32>> = OnceLock::new();
 
 /// What MPI said, if it was initialized by or for a pool.
 pub(crate) fn facts() -> Option<Facts> {
     let thread_level = THREAD_LEVEL.get()?;
     let containment = CONTAINMENT.get().copied().unwrap_or(Containment::Fast);
-    Some(Facts { thread_level, containment, universe_size: UNIVERSE_SIZE.get().copied().flatten() })
+    let manager = MANAGER.get().copied().unwrap_or(ProcessManager::Launcher);
+    Some(Facts { thread_level, containment, manager, universe_size: UNIVERSE_SIZE.get().copied().flatten() })
 }
 
 /// MPI, as the thread that owns it sees it.
@@ -55,11 +59,16 @@ pub(crate) struct Runtime {
     has_losses: Cell<bool>,
     has_spawned: Cell<bool>,
     launchers: RefCell<Launchers>,
+    manager: ProcessManager,
 }
 
 impl Runtime {
     /// Makes the calling thread the MPI thread. Initializes MPI, unless the host has done so.
-    pub(crate) fn start(doorbell: Arc<Doorbell>, pulse: Arc<Pulse>) -> Result<Self, BuildError> {
+    pub(crate) fn start(
+        doorbell: Arc<Doorbell>,
+        pulse: Arc<Pulse>,
+        manager: ProcessManager,
+    ) -> Result<Self, BuildError> {
         ffi::claim_thread();
         if environment::is_finalized() {
             return Err(BuildError::Finalized);
@@ -69,7 +78,12 @@ impl Runtime {
         let aid = Aid { release: answer_for_the_dead, ask: launch::needs_burial().then_some(ask_daemon) };
         let control =
             Control::start(secret, doorbell, aid).map_err(|error| BuildError::System(error.to_string()))?;
+        let own = (manager == ProcessManager::Own && !environment::is_initialized()).then(launch::serve);
+        let own = own.transpose().map_err(|error| BuildError::System(error.to_string()))?;
         let ours = initialize(Threading::Multiple);
+        let is_own = own.is_some_and(Manager::settle);
+        let manager = if is_own { ProcessManager::Own } else { ProcessManager::Launcher };
+        let _ = MANAGER.set(manager);
         let provided = environment::threading_support();
         // An MPI of our own is used by this thread alone; one that the host uses too must allow both.
         if !ours && provided < Threading::Multiple {
@@ -95,6 +109,7 @@ impl Runtime {
             has_losses: Cell::new(false),
             has_spawned: Cell::new(false),
             launchers: RefCell::default(),
+            manager,
         })
     }
 
@@ -116,9 +131,14 @@ impl Runtime {
         &self.pulse
     }
 
+    /// Who starts what is spawned.
+    pub(crate) fn manager(&self) -> ProcessManager {
+        self.manager
+    }
+
     /// What is to lie there while MPI starts its launcher: in the first spawn, if at all.
     pub(crate) fn decoy(&self) -> Option<Decoy<'static>> {
-        if self.has_spawned.replace(true) {
+        if self.has_spawned.replace(true) || self.manager == ProcessManager::Own {
             return None;
         }
         let laid = launch::prepared()?.decoy.as_ref()?.lay();
@@ -127,7 +147,9 @@ impl Runtime {
 
     /// A spawn has succeeded, and whatever MPI needs for that is there.
     pub(crate) fn note_spawn(&self) {
-        self.launchers.borrow_mut().look();
+        if self.manager == ProcessManager::Launcher {
+            self.launchers.borrow_mut().look();
+        }
         // Not before: MPICH starts its launcher to learn it, and there is a decoy during a spawn only.
         UNIVERSE_SIZE.get_or_init(|| ffi::universe_size().ok().flatten());
     }

@@ -16,13 +16,22 @@ pub(super) fn is_credit(message: &Arrived) -> bool {
 
 /// Sends what may be sent now of what waits. False if MPI could not take it: it still waits, and its turn comes
 /// again.
+///
+/// With `look_first` MPI takes in first what has happened since it was last called: a connection that it knows to be
+/// broken is no error, a message that is on its way when it breaks may be one that ends this process.
 pub(super) fn send_waiting<L: Copy + PartialEq>(
     outbox: &mut Outbox,
     operations: &mut Operations<L>,
     comm: &Comm,
     label: L,
+    look_first: bool,
 ) -> Result<bool, MpiError> {
+    let mut look = look_first;
     while let Some(message) = outbox.next() {
+        if std::mem::take(&mut look) {
+            // What it finds stays where it is.
+            comm.probe()?;
+        }
         let refused = match message {
             Message::Part(part) => operations.send(comm, FRAME_TAG, part, label)?.map(Message::Part),
             Message::Credit => {

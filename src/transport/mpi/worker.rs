@@ -80,7 +80,8 @@ impl MpiLink {
 
     fn send_waiting(&mut self) -> Result<(), MpiError> {
         // What is refused is tried again with the next progress.
-        traffic::send_waiting(&mut self.outbox, &mut self.operations, &self.host, Direction::Out).map(drop)
+        traffic::send_waiting(&mut self.outbox, &mut self.operations, &self.host, Direction::Out, false)
+            .map(drop)
     }
 
     /// Makes progress until something holds.
