@@ -35,13 +35,13 @@ impl Parent {
         let here = address.as_ref().filter(|address| address.is_on(&own));
         let secret = launch::take_secret().or_else(|| read_secret(&here?.name));
         let stream = address.and_then(|address| Stream::connect(&address, &own).ok());
-        let (splitter, awaited) = (Splitter::new(TO_GUARD_MAX), launch::awaited_name());
+        let (splitter, awaited) = (Splitter::new(TO_GUARD_MAX), launch::awaited_port());
         let mut parent =
             Self { stream, splitter, helps_itself: awaited.is_some(), room: WINDOW as i64, heartbeat: None };
         match secret {
             Some(secret) => {
                 parent.say(&FromGuard::Here { ticket, secret: Secret(secret) });
-                awaited.into_iter().for_each(|name| parent.say(&FromGuard::Awaited { name }));
+                awaited.into_iter().for_each(|port| parent.say(&FromGuard::Awaited { port }));
             }
             None => parent.stream = None,
         }

@@ -175,8 +175,9 @@ pub(crate) enum Release {
     /// The guard initializes MPI in the worker's place.
     StandIn,
     /// The host itself answers in the worker's place, with what is no answer, and the spawn fails. They meet by
-    /// publishing names: the worker's is what stands in the environment variable `port`, and `suffix`.
-    Answer { port: &'static str, suffix: &'static str, answer: &'static CStr },
+    /// publishing names, one after the other: the worker's are what stands in the environment variable `port`, and
+    /// each of `suffixes`.
+    Answer { port: &'static str, suffixes: &'static [&'static str], answer: &'static CStr },
 }
 
 impl Family {

@@ -33,7 +33,7 @@ pub(crate) use hosts::own_name;
 pub(crate) use preflight::{Job, check_machine, findings};
 pub use prepare::user_environment;
 pub(crate) use prepare::{
-    Outcome, Prepared, answer_of_nobody, awaited_name, finalizes_after_loss, jam_limit, prepare, prepared,
+    Outcome, Prepared, answers_of_nobody, awaited_port, finalizes_after_loss, jam_limit, prepare, prepared,
     secret_info, spawn_info, spawn_pause, take_secret,
 };
 pub(crate) use program::Initializer;

@@ -96,7 +96,7 @@ pub(super) const FAMILY: Family = Family {
     // `orted` knows a process no more whose last connection is gone, so that from a few milliseconds after it has
     // begun with `MPI_Init` nobody can stand in for it ("Server not available"). The host waits in `PMIx_Lookup`
     // for the name of the worker; what is none makes the spawn fail, and hurts nothing.
-    release: Release::Answer { port: "OMPI_PARENT_PORT", suffix: ":connect", answer: c"nobody" },
+    release: Release::Answer { port: "OMPI_PARENT_PORT", suffixes: &[":connect"], answer: c"nobody" },
     // When a process dies `orted` closes its connection at once, and stops to listen to a descriptor of that number
     // once more when its job is over: to a process that has connected meanwhile, which then waits for ever in
     // `MPI_Init` (4.1.4; its first bytes stand unread in the socket).

@@ -78,7 +78,7 @@ struct State {
     /// Wakes the thread.
     bell: OwnedFd,
     doorbell: Arc<Doorbell>,
-    /// Makes a spawn return that waits for what was to be published under this name.
+    /// Makes a spawn return that waits at this port.
     release: fn(&str),
 }
 
@@ -100,7 +100,7 @@ struct Networks {
 struct Expected {
     start: Option<Start>,
     notices: Sender<(Ticket, Notice)>,
-    /// What `MPI_Comm_spawn` waits for, while it does and where that can be helped.
+    /// The port that `MPI_Comm_spawn` waits at, while it does and where that can be helped.
     awaited: Option<String>,
     /// The guard's connection, once it has proved who it is.
     stream: Option<Stream>,
@@ -127,7 +127,7 @@ struct Expected {
 }
 
 impl Control {
-    /// Starts to listen. `release` makes a spawn return that waits for what was to be published under a name.
+    /// Starts to listen. `release` makes a spawn return that waits at a port.
     pub(crate) fn start(
         secret: [u8; 16],
         doorbell: Arc<Doorbell>,
@@ -340,17 +340,17 @@ impl State {
 }
 
 impl Expected {
-    /// The worker does not get through `MPI_Init`: the name with which its spawn can be released, if it can be.
+    /// The worker does not get through `MPI_Init`: the port at which its spawn can be released, if it can be.
     ///
     /// The worker stays for a while. As long as it holds its connection the next worker gets another one.
     fn give_up(&mut self, ticket: Ticket, until: Instant) -> Option<String> {
-        let name = self.awaited.take()?;
+        let port = self.awaited.take()?;
         tracing::warn!("spawn {} does not get through MPI_Init, and is given up", ticket.0);
         self.deadline = None;
         self.linger = Some(until);
         // A transport that is gone has no use for it.
         let _ = self.notices.send((ticket, Notice::Ended(Ended::of(How::Jammed), self.whereabouts.clone())));
-        Some(name)
+        Some(port)
     }
 
     /// Has the worker ended, and not started if it has not been.

@@ -60,7 +60,7 @@ pub(crate) fn sigsegv_before_mpi_init() -> anyhow::Result<()> {
 }
 
 /// A worker that dies so many microseconds after it has begun with `MPI_Init`. In the few moments in which host
-/// and worker connect nobody can answer for it, on some MPIs: then the whole MPI thread is given up.
+/// and worker connect nobody can answer for it, on Open MPI 4.1: then the whole MPI thread is given up.
 pub(crate) fn abort_in_mpi_init() -> anyhow::Result<()> {
     let after = env::args().nth(2).context("name a number of microseconds")?;
     let pool =
@@ -84,6 +84,34 @@ pub(crate) fn abort_in_mpi_init() -> anyhow::Result<()> {
         }
         other => bail!(other),
     }
+    Ok(())
+}
+
+/// Workers that are killed at all moments of their start, one after the other: so many microseconds after they have begun with
+/// `MPI_Init`, from so many, to so many, in such steps. Each is an error with its name, the worker beside them answers as
+/// before, and the pool can spawn to the end.
+pub(crate) fn starts_die_at_any_moment() -> anyhow::Result<()> {
+    let number = |at: usize| -> anyhow::Result<usize> {
+        Ok(env::args().nth(at).context("name three numbers of microseconds")?.parse()?)
+    };
+    let (from, to, step) = (number(2)?, number(3)?, number(4)?);
+    let pool = Pool::builder().workers(0..=2).build()?;
+    let bystander = result(pool.submit(pid())?)?;
+    for after in (from..to).step_by(step) {
+        let program = pool.add_program(stranger(&format!("killed {after}"))?)?;
+        let begun = Instant::now();
+        let error =
+            result(pool.submit_to(program, double(1))?).err().context("a program that dies has answered")?;
+        println!("{after} us: {:?}: {error}", begun.elapsed());
+        match error {
+            TaskError::SpawnFailed { cause: SpawnCause::Ended | SpawnCause::NoWorker, .. } => {}
+            other => bail!(other),
+        }
+        ensure!(result(pool.submit(pid())?)? == bystander, "the worker beside them was lost");
+    }
+    let again = pool.add_program(Program::this_executable().env("AGAIN", "1"))?;
+    ensure!(result(pool.submit_to(again, double(21))?)? == 42, "a later spawn works");
+    ensure!(pool.stats().losses == 0, "{:?}", pool.stats());
     Ok(())
 }
 

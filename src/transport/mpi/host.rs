@@ -195,9 +195,9 @@ impl MpiTransport {
                 Ok(())
             }
             Err(reason) => {
-                control.kill(ticket);
-                // It may have been made to fail because the worker had died.
-                let dead = self.heard_of_end(ticket);
+                // The worker may have died: then MPI has noticed it, or was told by the answer in its place.
+                let dead = self.await_end(ticket);
+                self.runtime.control().kill(ticket);
                 Err(dead.map_or_else(
                     || SpawnFailure::new(SpawnCause::Mpi, reason),
                     |(ended, at)| failure(&ended, at.as_ref()),
@@ -206,15 +206,16 @@ impl MpiTransport {
         }
     }
 
-    /// How the worker of a failed spawn ended, if its guard has told. What others say is for later.
-    fn heard_of_end(&mut self, ticket: Ticket) -> Option<(Ended, Option<Whereabouts>)> {
-        self.waiting.extend(self.notices.try_iter());
-        let ended = self.waiting.iter().find_map(|(whose, notice)| match notice {
-            Notice::Ended(ended, at) if *whose == ticket => Some((ended.clone(), at.clone())),
-            Notice::Ended(..) | Notice::Ready => None,
-        });
-        self.waiting.retain(|(whose, _)| *whose != ticket);
-        ended
+    /// How the worker of a failed spawn ended, if its guard tells in time. What others say is for later.
+    fn await_end(&mut self, ticket: Ticket) -> Option<(Ended, Option<Whereabouts>)> {
+        let until = Instant::now() + GUARD_PATIENCE;
+        loop {
+            match self.notices.recv_deadline(until).ok()? {
+                (whose, Notice::Ended(ended, at)) if whose == ticket => return Some((ended, at)),
+                (whose, Notice::Ready) if whose == ticket => {}
+                other => self.waiting.push(other),
+            }
+        }
     }
 
     /// Takes in what the guards say.

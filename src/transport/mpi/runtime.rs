@@ -159,14 +159,17 @@ impl Runtime {
     }
 }
 
-/// Makes a spawn fail that waits for the answer of a worker that is dead. Called beside the MPI thread, which
-/// is in that spawn.
-fn answer_for_the_dead(name: &str) {
-    let Some(answer) = launch::answer_of_nobody() else { return };
-    let name = CString::new(name).map_err(|error| error.to_string());
-    let published = name.and_then(|name| ffi::publish(&name, answer).map_err(|error| error.to_string()));
-    if let Err(error) = published {
-        tracing::warn!("a spawn whose worker is dead could not be brought to return: {error}");
+/// Makes a spawn fail that waits for an answer of a worker that is dead, whichever it is. Called beside the MPI
+/// thread, which is in that spawn.
+fn answer_for_the_dead(port: &str) {
+    let Some((names, answer)) = launch::answers_of_nobody(port) else { return };
+    for name in names {
+        let name = CString::new(name).map_err(|error| error.to_string());
+        let published = name.and_then(|name| ffi::publish(&name, answer).map_err(|error| error.to_string()));
+        if let Err(error) = published {
+            // The worker may have given this one itself before it died, and died over the next.
+            tracing::debug!("an answer for a dead worker could not be given: {error}");
+        }
     }
 }
 
