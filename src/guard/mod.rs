@@ -178,6 +178,7 @@ fn stand_in(mut parent: Parent) {
 
 /// Ends the guard, so that the MPI runtime sees a clean end however the worker's was.
 fn leave(passed: Passed, parent: Parent) -> ! {
+    let host = parent.process();
     match passed {
         // The parent still waits in MPI_Comm_spawn for a process that initializes MPI, unless it can help itself.
         Passed::Nothing | Passed::Begun if !parent.helps_itself() => {
@@ -187,5 +188,6 @@ fn leave(passed: Passed, parent: Parent) -> ! {
         Passed::Init | Passed::Bye => pmi::finalize(),
         Passed::Nothing | Passed::Begun | Passed::Finalize => {}
     }
+    host.into_iter().for_each(launch::clear_up_after);
     process::exit(0)
 }

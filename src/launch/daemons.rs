@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::decoy::SINGLETON_FLAG;
 use super::prepare::prepared;
+use super::scratch;
 use crate::process;
 
 /// One process, as far as it matters here.
@@ -56,9 +57,13 @@ pub(crate) fn end_daemons() {
         victims.extend(proxies.map(|proxy| proxy.id));
     }
     victims.extend(direct.iter().map(|launcher| launcher.id));
-    // Others have files to remove.
-    if !victims.is_empty() {
-        process::kill_after_this_process(&victims, !is_hydra);
+    let folders = scratch::launcher_folders();
+    if victims.is_empty() {
+        // They have ended by themselves, or have been killed.
+        folders.iter().for_each(|folder| drop(fs::remove_dir_all(folder)));
+    } else {
+        // Others have files to remove.
+        process::kill_after_this_process(&victims, !is_hydra, &folders);
     }
 }
 
@@ -71,7 +76,8 @@ impl Process {
     }
 }
 
-fn has_ended(id: i32) -> bool {
+/// Whether a process is gone, or nobody has waited for it yet.
+pub(super) fn has_ended(id: i32) -> bool {
     look_at(id).is_none_or(|process| process.ended)
 }
 

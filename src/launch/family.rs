@@ -54,10 +54,25 @@ pub(crate) struct Family {
     pub(super) jam_limit: Option<Duration>,
     /// How the names of its segments of shared memory begin.
     pub(super) segments: &'static [&'static str],
+    /// What it leaves in the temporary directory, where that is to be removed.
+    pub(super) scratch: Option<Scratch>,
     /// Whether it must be able to write into the temporary directory.
     pub(super) needs_temporary_directory: bool,
     /// Environment variables that name network interfaces, several separated by commas.
     pub(super) interface_variables: &'static [&'static str],
+}
+
+/// How folders in the temporary directory are named that an implementation leaves there.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    /// How the name begins of what processes make that were started plainly.
+    pub(super) process: &'static str,
+    /// How the name of its launcher's folder begins; it ends with the launcher's process.
+    pub(super) launcher: &'static str,
+    /// How the name begins, in there, that ends with the process for which the launcher is.
+    pub(super) client: &'static str,
+    /// The environment variable that names the launcher's folder to what it starts.
+    pub(super) variable: &'static str,
 }
 
 /// A transport that survives, and how to use it.

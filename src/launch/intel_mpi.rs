@@ -42,6 +42,7 @@ pub(super) const FAMILY: Family = Family {
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["Intel_MPI_"],
+    scratch: None,
     needs_temporary_directory: false,
     interface_variables: &["I_MPI_HYDRA_IFACE", "FI_TCP_IFACE"],
 };

@@ -5,7 +5,7 @@
 //! [`init`](crate::init), while the process has one thread. `installation` finds what belongs to the
 //! library that is loaded; `preflight` looks at the machine, `executable` at what is to be spawned, and
 //! each says what to do about what it finds. `hosts` finds out how many workers fit where, `reach` the way
-//! there. `program` describes what to spawn, `record` carries that description through the argument list of
+//! there. `scratch` and `segments` remove what MPIs would leave behind. `program` describes what to spawn, `record` carries that description through the argument list of
 //! `MPI_Comm_spawn`.
 
 mod daemons;
@@ -23,6 +23,7 @@ mod prepare;
 mod program;
 mod reach;
 mod record;
+mod scratch;
 mod segments;
 mod transport;
 
@@ -43,5 +44,6 @@ pub(crate) use record::{
     BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role, guard_arguments, peer,
     role,
 };
+pub(crate) use scratch::{clear_up_after, has_own_folders, remove_own_folders};
 pub(crate) use segments::unlink_segments;
 pub(crate) use transport::{check_containment, flow};

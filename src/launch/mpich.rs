@@ -63,6 +63,7 @@ pub(super) const FAMILY: Family = Family {
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["mpich_shm_"],
+    scratch: None,
     needs_temporary_directory: false,
     interface_variables: &["HYDRA_IFACE", "FI_TCP_IFACE"],
 };

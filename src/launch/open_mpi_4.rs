@@ -103,6 +103,7 @@ pub(super) const FAMILY: Family = Family {
     spawn_pause: Duration::from_millis(100),
     jam_limit: Some(Duration::from_secs(3)),
     segments: &[],
+    scratch: None,
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"],
 };

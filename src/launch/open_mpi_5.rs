@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::family::{Family, Farewell, Launcher, Placement, Release, Setting, Survivable, Value, When};
+use super::family::{
+    Family, Farewell, Launcher, Placement, Release, Scratch, Setting, Survivable, Value, When,
+};
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 5",
@@ -118,6 +120,12 @@ pub(super) const FAMILY: Family = Family {
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["sm_segment."],
+    scratch: Some(Scratch {
+        process: "ompi.",
+        launcher: "prte.",
+        client: "singleton.",
+        variable: "PMIX_SERVER_TMPDIR",
+    }),
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "PRTE_MCA_prte_if_include"],
 };

@@ -154,8 +154,12 @@ impl Control {
     /// The process that listens there, and the descriptor of the file in which it keeps the secret, for
     /// a guard on the same host that has not inherited it.
     pub(crate) fn secret_place(address: &str) -> Option<(u32, RawFd)> {
-        let mut parts = address.split('-').skip(1);
-        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+        Some((Self::process_at(address)?, address.split('-').nth(2)?.parse().ok()?))
+    }
+
+    /// The process that listens there.
+    pub(crate) fn process_at(address: &str) -> Option<u32> {
+        address.split('-').nth(1)?.parse().ok()
     }
 
     /// Where guards on this host connect to.

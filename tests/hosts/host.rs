@@ -50,6 +50,7 @@ scenarios! {
         shutdown_now_finishes_what_runs,
         exits_with_a_live_pool,
         panics_with_a_live_pool,
+        ends,
         without_init;
     faults:
         a_worker_dies,

@@ -309,7 +309,7 @@ fn without_launcher(signal: Signal) -> anyhow::Result<()> {
 }
 
 /// The children of this process that MPI has started.
-fn launchers() -> anyhow::Result<Vec<Pid>> {
+pub(crate) fn launchers() -> anyhow::Result<Vec<Pid>> {
     let own = format!(" {} ", std::process::id());
     let mut found = Vec::new();
     for folder in fs::read_dir("/proc")?.flatten() {

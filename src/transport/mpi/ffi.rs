@@ -122,6 +122,18 @@ pub(crate) fn publish(service: &CStr, port: &CStr) -> Result<(), MpiError> {
     })
 }
 
+/// The name of a port of this process (MPI-4.1 §11.9.1), which is closed again.
+pub(crate) fn port_name() -> Result<String, MpiError> {
+    on_mpi_thread();
+    let mut name = [0 as c_char; ffi::MPI_MAX_PORT_NAME as usize + 1];
+    // SAFETY: the buffer has MPI_MAX_PORT_NAME characters, as MPI-4.1 §11.9.1 asks, and the last byte is ours.
+    check("MPI_Open_port", unsafe { ffi::MPI_Open_port(ffi::RSMPI_INFO_NULL, name.as_mut_ptr()) })?;
+    // SAFETY: it is the name of an open port; a terminated string.
+    check("MPI_Close_port", unsafe { ffi::MPI_Close_port(name.as_ptr()) })?;
+    // SAFETY: as above.
+    Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
+}
+
 /// Ends MPI in this process. Collective over everything still connected: only call it when every
 /// communicator that was made is disconnected.
 pub(crate) fn finalize() -> Result<(), MpiError> {

@@ -219,6 +219,9 @@ fn initialize(level: Threading) -> bool {
             std::mem::forget(universe);
             if is_alone {
                 launch::unlink_segments();
+                if launch::has_own_folders() {
+                    ffi::port_name().iter().for_each(|port| launch::remove_own_folders(port));
+                }
             }
             true
         }
