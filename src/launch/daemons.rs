@@ -6,6 +6,7 @@ use std::fs;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::decoy::SINGLETON_FLAG;
+use super::family::Family;
 use super::prepare::prepared;
 use super::scratch;
 use crate::process;
@@ -38,6 +39,11 @@ impl Launchers {
         let (id, name) = self.seen.iter().find(|(id, _)| has_ended(**id))?;
         Some(format!("its launcher `{name}` (process {id}) has ended"))
     }
+}
+
+/// Whether the end of the launcher would end this process, host or worker, by an event of PMIx.
+pub(crate) fn launcher_ends_processes() -> bool {
+    Family::of_this_process().is_some_and(|family| family.launcher.is_told_by_pmix)
 }
 
 /// Has the daemons that this process's MPI has started end after it. Only where that cannot be finalized, and

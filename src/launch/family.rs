@@ -141,6 +141,8 @@ pub(super) struct Launcher {
     pub(super) daemons: &'static [&'static str],
     /// Whether it kills the host's process group when something goes wrong, so that it needs a decoy.
     pub(super) needs_decoy: bool,
+    /// Whether its end is an event of PMIx, which ends every process that does not take it.
+    pub(super) is_told_by_pmix: bool,
 }
 
 impl Launcher {

@@ -26,7 +26,12 @@ pub(super) const FAMILY: Family = Family {
     spawn_info: &[],
     secret_variable: None,
     environment_key: None,
-    launcher: Launcher { names: &["mpiexec", "mpiexec.hydra"], daemons: HYDRA, needs_decoy: true },
+    launcher: Launcher {
+        names: &["mpiexec", "mpiexec.hydra"],
+        daemons: HYDRA,
+        needs_decoy: true,
+        is_told_by_pmix: false,
+    },
     placement: Placement::OwnHostOnly(
         "several hosts are untried with Intel MPI: use Open MPI 4.1 or MPICH, or name this host alone",
     ),

@@ -34,6 +34,7 @@ pub(super) const FAMILY: Family = Family {
         names: &["mpiexec", "mpiexec.mpich", "mpiexec.hydra"],
         daemons: HYDRA,
         needs_decoy: true,
+        is_told_by_pmix: false,
     },
     placement: Placement::Keys {
         keys: &["host"],

@@ -63,7 +63,7 @@ pub(super) const FAMILY: Family = Family {
     // Variables that begin with `OMPI_MCA_` do get to other hosts, but in the argument list of their `orted`.
     secret_variable: None,
     environment_key: Some("env"),
-    launcher: Launcher { names: &["orted"], daemons: &["orted"], needs_decoy: false },
+    launcher: Launcher { names: &["orted"], daemons: &["orted"], needs_decoy: false, is_told_by_pmix: false },
     // The first makes a host known, the second has the worker start there and nowhere else. A first spawn on
     // another host takes the own one out of the list for good: "All nodes which are allocated for this job are
     // already filled".

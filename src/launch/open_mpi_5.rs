@@ -76,7 +76,12 @@ pub(super) const FAMILY: Family = Family {
     spawn_info: &[("map_by", "slot:OVERSUBSCRIBE")],
     secret_variable: Some("OMPI_MCA_offshoot_secret"),
     environment_key: None,
-    launcher: Launcher { names: &["prte"], daemons: &["prte", "prted"], needs_decoy: false },
+    launcher: Launcher {
+        names: &["prte"],
+        daemons: &["prte", "prted"],
+        needs_decoy: false,
+        is_told_by_pmix: true,
+    },
     placement: Placement::OwnHostOnly(
         "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs: use \
          Open MPI 4.1 or MPICH, or name this host alone",

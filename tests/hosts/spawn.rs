@@ -287,6 +287,12 @@ fn without_launcher(signal: Signal) -> anyhow::Result<()> {
             stat.is_empty() || stat.contains(") Z ")
         };
         eventually("the launchers to end", || launchers.iter().all(has_ended))?;
+        // The host goes on with MPI, and on Open MPI 5 its worker does, too.
+        let answered = (0..1000).map(|x| result(pool.submit(double(x))?).map_err(anyhow::Error::from));
+        let answered = answered.take_while(Result::is_ok).count();
+        println!("{answered} of 1000 tasks were answered without a launcher");
+        let is_open_mpi_5 = library_version().is_ok_and(|version| version.starts_with("Open MPI v5"));
+        ensure!(answered == 1000 || !is_open_mpi_5, "the worker was lost with the launcher");
     }
     let begun = Instant::now();
     let program = pool.add_program(Program::this_executable().env("ANOTHER", "1"))?;
