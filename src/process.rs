@@ -350,7 +350,14 @@ pub(crate) fn kill_after_this_process(victims: &[i32], ask_first: bool, folders:
     if ask_first {
         signal_all(libc::SIGTERM);
         signal_all(libc::SIGCONT);
-        pause(1000);
+        // SAFETY: a system call that looks whether there is such a process.
+        let is_there = |victim: &i32| unsafe { libc::kill(*victim, 0) } == 0;
+        for _ in 0..200 {
+            if !victims.iter().any(is_there) {
+                break;
+            }
+            pause(5);
+        }
     }
     signal_all(libc::SIGKILL);
     if !folders.is_empty() {

@@ -1,7 +1,7 @@
 //! A pool under fire: `offshoot chaos`, as its users run it, and what must hold whatever dies.
 //!
-//! No MPI gets every host through it yet: docs/MPI.md, "Under fire", says what was seen. The figures must be true all
-//! the same. A task that is not lost came to the right end, and ran no more once it had; and a host that ended well has
+//! Not every MPI gets every host through it yet: docs/MPI.md, "Under fire", says what was seen. The figures must be true
+//! all the same. A task that is not lost came to the right end, and ran no more once it had; and a host that ended well has
 //! left nothing behind.
 
 mod common;
@@ -22,12 +22,23 @@ fn number(figures: &Value, name: &str) -> u64 {
     figures[name].as_u64().unwrap_or_else(|| panic!("`{name}` is no number: {figures:#}"))
 }
 
+/// Whether it is the one that is held to get through all of it.
+fn is_open_mpi_5() -> bool {
+    mpi::environment::library_version().is_ok_and(|version| version.starts_with("Open MPI v5"))
+}
+
 #[test]
 fn no_task_ends_wrongly_or_twice_under_fire() {
     let figures = chaos(10, 7);
     println!("{figures:#}");
     for name in ["doubled", "wrong"] {
         assert_eq!(number(&figures, name), 0, "{name}: {figures:#}");
+    }
+    if is_open_mpi_5() {
+        for name in ["lost", "no_worker", "left_behind"] {
+            assert_eq!(number(&figures, name), 0, "{name}: {figures:#}");
+        }
+        assert_eq!(number(&figures, "resolved"), number(&figures, "submitted"), "{figures:#}");
     }
     if figures["host_failed"].is_null() {
         assert!(number(&figures, "submitted") >= 50, "no work: {figures:#}");
@@ -37,6 +48,7 @@ fn no_task_ends_wrongly_or_twice_under_fire() {
             "{figures:#}"
         );
     } else {
+        assert!(!is_open_mpi_5(), "the host did not get through this: {figures:#}");
         eprintln!("the host itself did not get through this: {}", figures["host_failed"]);
     }
 }

@@ -81,8 +81,7 @@ impl Arguments {
 /// What would end the host, or its MPI, for reasons that are not ours: docs/MPI.md says what was seen.
 fn default_spare(mpi: &str) -> &'static [Spare] {
     match mpi {
-        "Open MPI 4" => &[],
-        "Open MPI 5" => &[Spare::Starts],
+        "Open MPI 4" | "Open MPI 5" => &[],
         _ => &[Spare::Guards],
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn launcher_ends_processes() -> bool {
 /// not before: a thread that is caught in MPI crashes when its launcher goes.
 pub(crate) fn end_daemons() {
     let all = processes();
-    let direct = own_daemons(&all);
+    let direct: Vec<_> = own_daemons(&all).into_iter().filter(|daemon| !daemon.ended).collect();
     let family = prepared().and_then(|prepared| prepared.family);
     let is_hydra = family.is_some_and(|family| family.launcher.needs_decoy);
     let mut victims: Vec<i32> = Vec::new();

@@ -80,6 +80,7 @@ pub(crate) fn abort_in_mpi_init() -> anyhow::Result<()> {
         TaskError::SpawnFailed { cause: SpawnCause::NoWorker, .. } => {}
         TaskError::PoolFailed { reason, .. } => {
             ensure!(reason.contains("MPI_Comm_spawn was given up"), "{reason}");
+            ensure!(!is_open_mpi_5(), "the host can answer for it at any time: {reason}");
             ensure!(after.parse::<u32>()? >= 30_000, "it cannot have come so far: {reason}");
         }
         other => bail!(other),
@@ -291,8 +292,7 @@ fn without_launcher(signal: Signal) -> anyhow::Result<()> {
         let answered = (0..1000).map(|x| result(pool.submit(double(x))?).map_err(anyhow::Error::from));
         let answered = answered.take_while(Result::is_ok).count();
         println!("{answered} of 1000 tasks were answered without a launcher");
-        let is_open_mpi_5 = library_version().is_ok_and(|version| version.starts_with("Open MPI v5"));
-        ensure!(answered == 1000 || !is_open_mpi_5, "the worker was lost with the launcher");
+        ensure!(answered == 1000 || !is_open_mpi_5(), "the worker was lost with the launcher");
     }
     let begun = Instant::now();
     let program = pool.add_program(Program::this_executable().env("ANOTHER", "1"))?;
@@ -312,6 +312,10 @@ fn without_launcher(signal: Signal) -> anyhow::Result<()> {
         other => bail!(other),
     }
     Ok(())
+}
+
+fn is_open_mpi_5() -> bool {
+    library_version().is_ok_and(|version| version.starts_with("Open MPI v5"))
 }
 
 /// The children of this process that MPI has started.
