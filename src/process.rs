@@ -3,11 +3,13 @@
 #![allow(unsafe_code)]
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
@@ -412,9 +414,16 @@ pub(crate) fn fork_decoy() -> Option<u32> {
 }
 
 /// Has these processes killed when this one has ended, by a process that is there for that only; asked to end a
-/// second before, if so wished. It may be called while other threads are caught somewhere for ever.
-pub(crate) fn kill_after_this_process(victims: &[i32], ask_first: bool) {
+/// second before, if so wished; and then these folders removed. It may be called while other threads are caught
+/// somewhere for ever.
+pub(crate) fn kill_after_this_process(victims: &[i32], ask_first: bool, folders: &[PathBuf]) {
     let own = std::process::id();
+    // All that needs memory, before there is a process that may not ask for any.
+    let text = |path: &PathBuf| CString::new(path.as_os_str().as_bytes()).ok();
+    let folders: Vec<CString> = folders.iter().filter_map(text).collect();
+    let words = [c"rm", c"-rf", c"--"].into_iter().chain(folders.iter().map(CString::as_c_str));
+    let words: Vec<_> = words.map(CStr::as_ptr).chain([ptr::null()]).collect();
+    let no_variables = [ptr::null()];
     // SAFETY: a child as `fork` makes it, but without the handlers that libraries have registered for that,
     // which might wait for a thread that is caught.
     let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
@@ -444,9 +453,20 @@ pub(crate) fn kill_after_this_process(victims: &[i32], ask_first: bool) {
     if ask_first {
         signal_all(libc::SIGTERM);
         signal_all(libc::SIGCONT);
-        pause(1000);
+        // SAFETY: a system call that looks whether there is such a process.
+        let is_there = |victim: &i32| unsafe { libc::kill(*victim, 0) } == 0;
+        for _ in 0..200 {
+            if !victims.iter().any(is_there) {
+                break;
+            }
+            pause(5);
+        }
     }
     signal_all(libc::SIGKILL);
+    if !folders.is_empty() {
+        // SAFETY: both arrays end with a null pointer, and the strings live. It returns only if it fails.
+        unsafe { libc::execve(c"/bin/rm".as_ptr(), words.as_ptr(), no_variables.as_ptr()) };
+    }
     exit_now()
 }
 

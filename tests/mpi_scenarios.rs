@@ -130,6 +130,7 @@ fn every_scenario_is_run() {
         "containment_is_what_was_chosen",
         "workers_die_in_mid_transfer",
         "lines_come_to_the_hosts_own_streams",
+        "ends",
         "hangs",
         "leaves_a_process_behind",
     ];

@@ -92,6 +92,19 @@ fn abort_in_mpi_init() {
 }
 
 #[test]
+fn starts_die_at_any_moment() {
+    if mpi::environment::library_version().is_ok_and(|version| !version.starts_with("Open MPI v5")) {
+        return eprintln!("skipped: nobody can answer for all of them on another MPI than Open MPI 5");
+    }
+    Scenario::new("starts_die_at_any_moment")
+        .argument("0")
+        .argument("40000")
+        .argument("1250")
+        .limit(170)
+        .run();
+}
+
+#[test]
 fn wrong_mpiexec_first_in_path() {
     let folder = tempfile::tempdir().expect("there is room for temporary files");
     let path = env::var("PATH").expect("there is a PATH");

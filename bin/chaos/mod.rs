@@ -87,8 +87,7 @@ impl Arguments {
 /// What would end the host, or its MPI, for reasons that are not ours: docs/MPI.md says what was seen.
 fn default_spare(mpi: &str, process_manager: &str) -> &'static [Spare] {
     match mpi {
-        "Open MPI 4" => &[],
-        "Open MPI 5" => &[Spare::Starts],
+        "Open MPI 4" | "Open MPI 5" => &[],
         _ if process_manager == "own" => &[],
         _ => &[Spare::Guards],
     }

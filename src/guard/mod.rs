@@ -182,6 +182,7 @@ fn stand_in(mut parent: Parent, manager: Manager) {
 
 /// Ends the guard, so that the MPI runtime sees a clean end however the worker's was.
 fn leave(passed: Passed, parent: Parent, manager: Manager) -> ! {
+    let host = parent.process();
     match passed {
         // The parent still waits in MPI_Comm_spawn for a process that initializes MPI, unless it can help itself.
         Passed::Nothing | Passed::Begun if !parent.helps_itself() && manager.is_awaited() => {
@@ -191,5 +192,6 @@ fn leave(passed: Passed, parent: Parent, manager: Manager) -> ! {
         Passed::Init | Passed::Bye => manager.finalize(),
         Passed::Nothing | Passed::Begun | Passed::Finalize => {}
     }
+    host.into_iter().for_each(launch::clear_up_after);
     process::exit(0)
 }

@@ -22,6 +22,8 @@ pub(super) struct Parent {
     helps_itself: bool,
     /// How much more output it takes, by its cost. The last piece may make it negative.
     room: i64,
+    /// Where it is on this host.
+    process: Option<u32>,
     /// Where the parent is on another host.
     heartbeat: Option<Heartbeat>,
 }
@@ -34,14 +36,21 @@ impl Parent {
         let address = address.parse::<Address>().ok();
         let here = address.as_ref().filter(|address| address.is_on(&own));
         let secret = launch::take_secret().or_else(|| read_secret(&here?.name));
+        let process = here.and_then(|here| Control::process_at(&here.name));
         let stream = address.and_then(|address| Stream::connect(&address, &own).ok());
-        let (splitter, awaited) = (Splitter::new(TO_GUARD_MAX), launch::awaited_name());
-        let mut parent =
-            Self { stream, splitter, helps_itself: awaited.is_some(), room: WINDOW as i64, heartbeat: None };
+        let (splitter, awaited) = (Splitter::new(TO_GUARD_MAX), launch::awaited_port());
+        let mut parent = Self {
+            stream,
+            splitter,
+            helps_itself: awaited.is_some(),
+            room: WINDOW as i64,
+            process,
+            heartbeat: None,
+        };
         match secret {
             Some(secret) => {
                 parent.say(&FromGuard::Here { ticket, secret: Secret(secret) });
-                awaited.into_iter().for_each(|name| parent.say(&FromGuard::Awaited { name }));
+                awaited.into_iter().for_each(|port| parent.say(&FromGuard::Awaited { port }));
             }
             None => parent.stream = None,
         }
@@ -51,6 +60,11 @@ impl Parent {
     /// Whether the parent brings its own `MPI_Comm_spawn` to return when the worker has died.
     pub(super) fn helps_itself(&self) -> bool {
         self.helps_itself
+    }
+
+    /// Its process, where that is on this host.
+    pub(super) fn process(&self) -> Option<u32> {
+        self.process
     }
 
     /// What to start; `None` if the parent is gone or changes its mind.

@@ -6,7 +6,10 @@ use std::fs;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::decoy::SINGLETON_FLAG;
+use super::family::Family;
+use super::preflight::Job;
 use super::prepare::prepared;
+use super::scratch;
 use crate::process;
 
 /// One process, as far as it matters here.
@@ -39,11 +42,18 @@ impl Launchers {
     }
 }
 
+/// Whether the end of the launcher would end this process, host or worker, by an event of PMIx, and is not to. A host that
+/// the user has started through the launcher ends with it.
+pub(crate) fn launcher_ends_process() -> bool {
+    let is_of_job = prepared().is_some() && Job::of_this_process().is_some();
+    !is_of_job && Family::of_this_process().is_some_and(|family| family.launcher.is_told_by_pmix)
+}
+
 /// Has the daemons that this process's MPI has started end after it. Only where that cannot be finalized, and
 /// not before: a thread that is caught in MPI crashes when its launcher goes.
 pub(crate) fn end_daemons() {
     let all = processes();
-    let direct = own_daemons(&all);
+    let direct: Vec<_> = own_daemons(&all).into_iter().filter(|daemon| !daemon.ended).collect();
     let family = prepared().and_then(|prepared| prepared.family);
     let is_hydra = family.is_some_and(|family| family.launcher.needs_decoy);
     let mut victims: Vec<i32> = Vec::new();
@@ -56,9 +66,13 @@ pub(crate) fn end_daemons() {
         victims.extend(proxies.map(|proxy| proxy.id));
     }
     victims.extend(direct.iter().map(|launcher| launcher.id));
-    // Others have files to remove.
-    if !victims.is_empty() {
-        process::kill_after_this_process(&victims, !is_hydra);
+    let folders = scratch::launcher_folders();
+    if victims.is_empty() {
+        // They have ended by themselves, or have been killed.
+        folders.iter().for_each(|folder| drop(fs::remove_dir_all(folder)));
+    } else {
+        // Others have files to remove.
+        process::kill_after_this_process(&victims, !is_hydra, &folders);
     }
 }
 
@@ -71,7 +85,8 @@ impl Process {
     }
 }
 
-fn has_ended(id: i32) -> bool {
+/// Whether a process is gone, or nobody has waited for it yet.
+pub(super) fn has_ended(id: i32) -> bool {
     look_at(id).is_none_or(|process| process.ended)
 }
 

@@ -59,10 +59,25 @@ pub(crate) struct Family {
     pub(super) jam_limit: Option<Duration>,
     /// How the names of its segments of shared memory begin.
     pub(super) segments: &'static [&'static str],
+    /// What it leaves in the temporary directory, where that is to be removed.
+    pub(super) scratch: Option<Scratch>,
     /// Whether it must be able to write into the temporary directory.
     pub(super) needs_temporary_directory: bool,
     /// Environment variables that name network interfaces, several separated by commas.
     pub(super) interface_variables: &'static [&'static str],
+}
+
+/// How folders in the temporary directory are named that an implementation leaves there.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    /// How the name begins of what processes make that were started plainly.
+    pub(super) process: &'static str,
+    /// How the name of its launcher's folder begins; it ends with the launcher's process.
+    pub(super) launcher: &'static str,
+    /// How the name begins, in there, that ends with the process for which the launcher is.
+    pub(super) client: &'static str,
+    /// The environment variable that names the launcher's folder to what it starts.
+    pub(super) variable: &'static str,
 }
 
 /// A transport that survives, and how to use it.
@@ -131,6 +146,8 @@ pub(super) struct Launcher {
     pub(super) daemons: &'static [&'static str],
     /// Whether it kills the host's process group when something goes wrong, so that it needs a decoy.
     pub(super) needs_decoy: bool,
+    /// Whether its end is an event of PMIx, which ends every process that does not take it.
+    pub(super) is_told_by_pmix: bool,
 }
 
 /// Whether an MPI gets along with the process manager that offshoot has.
@@ -190,8 +207,9 @@ pub(crate) enum Release {
     /// The guard initializes MPI in the worker's place.
     StandIn,
     /// The host itself answers in the worker's place, with what is no answer, and the spawn fails. They meet by
-    /// publishing names: the worker's is what stands in the environment variable `port`, and `suffix`.
-    Answer { port: &'static str, suffix: &'static str, answer: &'static CStr },
+    /// publishing names, one after the other: the worker's are what stands in the environment variable `port`, and
+    /// each of `suffixes`.
+    Answer { port: &'static str, suffixes: &'static [&'static str], answer: &'static CStr },
 }
 
 impl Family {

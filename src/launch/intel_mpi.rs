@@ -26,7 +26,12 @@ pub(super) const FAMILY: Family = Family {
     spawn_info: &[],
     secret_variable: None,
     environment_key: None,
-    launcher: Launcher { names: &["mpiexec", "mpiexec.hydra"], daemons: HYDRA, needs_decoy: true },
+    launcher: Launcher {
+        names: &["mpiexec", "mpiexec.hydra"],
+        daemons: HYDRA,
+        needs_decoy: true,
+        is_told_by_pmix: false,
+    },
     own_manager: |_| OwnManager::Untried,
     placement: Placement::OwnHostOnly(
         "several hosts are untried with Intel MPI: use Open MPI 4.1 or MPICH, or name this host alone",
@@ -44,6 +49,7 @@ pub(super) const FAMILY: Family = Family {
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["Intel_MPI_"],
+    scratch: None,
     needs_temporary_directory: false,
     interface_variables: &["I_MPI_HYDRA_IFACE", "FI_TCP_IFACE"],
 };

@@ -33,6 +33,7 @@ pub(super) const FAMILY: Family = Family {
         names: &["mpiexec", "mpiexec.mpich", "mpiexec.hydra"],
         daemons: HYDRA,
         needs_decoy: true,
+        is_told_by_pmix: false,
     },
     own_manager: |version| match number(version) {
         number if ["4.3", "5.0"].contains(&number.rsplit_once('.').map_or(number, |(series, _)| series)) => {
@@ -69,6 +70,7 @@ pub(super) const FAMILY: Family = Family {
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["mpich_shm_"],
+    scratch: None,
     needs_temporary_directory: false,
     interface_variables: &["HYDRA_IFACE", "FI_TCP_IFACE"],
 };

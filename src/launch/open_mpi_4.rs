@@ -64,7 +64,7 @@ pub(super) const FAMILY: Family = Family {
     // Variables that begin with `OMPI_MCA_` do get to other hosts, but in the argument list of their `orted`.
     secret_variable: None,
     environment_key: Some("env"),
-    launcher: Launcher { names: &["orted"], daemons: &["orted"], needs_decoy: false },
+    launcher: Launcher { names: &["orted"], daemons: &["orted"], needs_decoy: false, is_told_by_pmix: false },
     // The first makes a host known, the second has the worker start there and nowhere else. A first spawn on
     // another host takes the own one out of the list for good: "All nodes which are allocated for this job are
     // already filled".
@@ -98,7 +98,7 @@ pub(super) const FAMILY: Family = Family {
     // `orted` knows a process no more whose last connection is gone, so that from a few milliseconds after it has
     // begun with `MPI_Init` nobody can stand in for it ("Server not available"). The host waits in `PMIx_Lookup`
     // for the name of the worker; what is none makes the spawn fail, and hurts nothing.
-    release: Release::Answer { port: "OMPI_PARENT_PORT", suffix: ":connect", answer: c"nobody" },
+    release: Release::Answer { port: "OMPI_PARENT_PORT", suffixes: &[":connect"], answer: c"nobody" },
     // If its child is gone before it has seen the worker's connection close, `orted` closes that without forgetting
     // the descriptor's number: a worker that gets it later is not heard, and waits for ever in `MPI_Init` (4.1.4 with
     // PMIx 4.2.2, `_deregister_client`; its first bytes stand unread in the socket). Each `orted` on another host
@@ -107,6 +107,7 @@ pub(super) const FAMILY: Family = Family {
     spawn_pause: Duration::ZERO,
     jam_limit: Some(Duration::from_secs(3)),
     segments: &[],
+    scratch: None,
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"],
 };

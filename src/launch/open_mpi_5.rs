@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::family::{
-    Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, Survivable, Value, When,
+    Family, Farewell, Launcher, OwnManager, Placement, Release, Scratch, Setting, Survivable, Value, When,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -76,7 +76,12 @@ pub(super) const FAMILY: Family = Family {
     spawn_info: &[("map_by", "slot:OVERSUBSCRIBE")],
     secret_variable: Some("OMPI_MCA_offshoot_secret"),
     environment_key: None,
-    launcher: Launcher { names: &["prte"], daemons: &["prte", "prted"], needs_decoy: false },
+    launcher: Launcher {
+        names: &["prte"],
+        daemons: &["prte", "prted"],
+        needs_decoy: false,
+        is_told_by_pmix: true,
+    },
     own_manager: |_| OwnManager::Unfit,
     placement: Placement::OwnHostOnly(
         "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs: use \
@@ -86,12 +91,21 @@ pub(super) const FAMILY: Family = Family {
     survivable: Ok(Survivable {
         component: "TCP",
         is_there: |_| true,
-        environment: &[Setting {
-            name: "OMPI_MCA_btl_tcp_flags",
-            value: Value::Set("send"),
-            when: When::Always,
-            why: "otherwise large payloads are written into the memory of a worker that may be dying",
-        }],
+        environment: &[
+            Setting { name: "OMPI_MCA_pml", value: Value::Set("ob1"), when: When::Always, why: TCP_ALONE },
+            Setting {
+                name: "OMPI_MCA_btl",
+                value: Value::Set("self,tcp"),
+                when: When::Always,
+                why: TCP_ALONE,
+            },
+            Setting {
+                name: "OMPI_MCA_btl_tcp_flags",
+                value: Value::Set("send"),
+                when: When::Always,
+                why: "otherwise large payloads are written into the memory of a worker that may be dying",
+            },
+        ],
         host_only: &[],
         flow: None,
     }),
@@ -101,11 +115,27 @@ pub(super) const FAMILY: Family = Family {
     // From a few milliseconds after a worker has begun with `MPI_Init` a guard in its place waits for ever. The host
     // takes any answer for the names of processes and would crash over one without a dot; all processes of a job,
     // and no number of them, is what it refuses.
-    release: Release::Answer { port: "OMPI_PARENT_PORT", suffix: ":connect", answer: c"nobody.*" },
+    // It awaits one name after the other: who connects, then the number of their communicator, proposed and agreed upon
+    // (a process that has just begun agrees at once), and that both have it. A number it takes as bytes only, and refuses
+    // this text.
+    release: Release::Answer {
+        port: "OMPI_PARENT_PORT",
+        suffixes: &[":connect", ":nextcid:send:0", ":nextcid:send:1", ":activate:send:0"],
+        answer: c"nobody.*",
+    },
     needs_burial: false,
     spawn_pause: Duration::ZERO,
     jam_limit: None,
-    segments: &[],
+    segments: &["sm_segment."],
+    scratch: Some(Scratch {
+        process: "ompi.",
+        launcher: "prte.",
+        client: "singleton.",
+        variable: "PMIX_SERVER_TMPDIR",
+    }),
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "PRTE_MCA_prte_if_include"],
 };
+
+const TCP_ALONE: &str = "host and workers talk over TCP in any case; to look for other networks takes each process a second, \
+                         and a segment of shared memory outlives whoever is killed";

@@ -170,12 +170,12 @@ pub(crate) fn finalizes_after_loss() -> bool {
     family.is_none_or(|family| family.farewell.finalizes_after_loss)
 }
 
-/// In a guard: the name under which `MPI_Comm_spawn` awaits the worker's answer, where the host itself can give it.
+/// In a guard: the port at which `MPI_Comm_spawn` awaits the worker's answers, where the host itself can give them.
 /// Where it cannot, the guard has to.
-pub(crate) fn awaited_name() -> Option<String> {
+pub(crate) fn awaited_port() -> Option<String> {
     match Family::of_this_process()?.release {
         Release::StandIn => None,
-        Release::Answer { port, suffix, .. } => Some(format!("{}{suffix}", env::var(port).ok()?)),
+        Release::Answer { port, .. } => env::var(port).ok(),
     }
 }
 
@@ -194,11 +194,13 @@ pub(crate) fn jam_limit() -> Option<Duration> {
     prepared()?.family?.jam_limit
 }
 
-/// What is to be published under that name, so that the spawn fails.
-pub(crate) fn answer_of_nobody() -> Option<&'static CStr> {
+/// Under which names, and what, is to be published so that the spawn fails that waits at a port.
+pub(crate) fn answers_of_nobody(port: &str) -> Option<(Vec<String>, &'static CStr)> {
     match prepared()?.family?.release {
         Release::StandIn => None,
-        Release::Answer { answer, .. } => Some(answer),
+        Release::Answer { suffixes, answer, .. } => {
+            Some((suffixes.iter().map(|suffix| format!("{port}{suffix}")).collect(), answer))
+        }
     }
 }
 

@@ -80,7 +80,7 @@ struct State {
     /// Wakes the thread.
     bell: OwnedFd,
     doorbell: Arc<Doorbell>,
-    /// Makes a spawn return that waits for what was to be published under this name.
+    /// Makes a spawn return that waits at this port.
     release: fn(&str),
     /// Where the daemon must not hear of a guard's end too early.
     burials: Option<Burials>,
@@ -114,7 +114,7 @@ struct Networks {
 struct Expected {
     start: Option<Start>,
     notices: Sender<(Ticket, Notice)>,
-    /// What `MPI_Comm_spawn` waits for, while it does and where that can be helped.
+    /// The port that `MPI_Comm_spawn` waits at, while it does and where that can be helped.
     awaited: Option<String>,
     /// The guard's connection, once it has proved who it is.
     stream: Option<Stream>,
@@ -165,8 +165,12 @@ impl Control {
     /// The process that listens there, and the descriptor of the file in which it keeps the secret, for
     /// a guard on the same host that has not inherited it.
     pub(crate) fn secret_place(address: &str) -> Option<(u32, RawFd)> {
-        let mut parts = address.split('-').skip(1);
-        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+        Some((Self::process_at(address)?, address.split('-').nth(2)?.parse().ok()?))
+    }
+
+    /// The process that listens there.
+    pub(crate) fn process_at(address: &str) -> Option<u32> {
+        address.split('-').nth(1)?.parse().ok()
     }
 
     /// Where guards on this host connect to.
@@ -356,17 +360,17 @@ impl State {
 }
 
 impl Expected {
-    /// The worker does not get through `MPI_Init`: the name with which its spawn can be released, if it can be.
+    /// The worker does not get through `MPI_Init`: the port at which its spawn can be released, if it can be.
     ///
     /// The worker stays for a while. As long as it holds its connection the next worker gets another one.
     fn give_up(&mut self, ticket: Ticket, until: Instant) -> Option<String> {
-        let name = self.awaited.take()?;
+        let port = self.awaited.take()?;
         tracing::warn!("spawn {} does not get through MPI_Init, and is given up", ticket.0);
         self.deadline = None;
         self.linger = Some(until);
         // A transport that is gone has no use for it.
         let _ = self.notices.send((ticket, Notice::Ended(Ended::of(How::Jammed), self.whereabouts.clone())));
-        Some(name)
+        Some(port)
     }
 
     /// Has the worker ended, and not started if it has not been.

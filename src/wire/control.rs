@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! guard ─Here──────────▶ parent     who I am: ticket and secret; nothing else is believed before it
-//! guard ─Awaited───────▶ parent     the name that MPI_Comm_spawn waits for, where a parent can say it itself
+//! guard ─Awaited───────▶ parent     the port that MPI_Comm_spawn waits at, where a parent can answer itself
 //! guard ◀─Start───────── parent     start this
 //! guard ─Started───────▶ parent     the worker is this process, on this host | it could not be started
 //! guard ─Ready─────────▶ parent     the worker has passed MPI_Init
@@ -53,9 +53,9 @@ pub(crate) enum FromGuard {
         ticket: Ticket,
         secret: Secret,
     },
-    /// Should the worker die before it has answered, the parent is to publish something under this name.
+    /// Should the worker die before it has answered, the parent is to answer at this port.
     Awaited {
-        name: String,
+        port: String,
     },
     Started {
         pid: u32,

@@ -51,6 +51,7 @@ scenarios! {
         shutdown_now_finishes_what_runs,
         exits_with_a_live_pool,
         panics_with_a_live_pool,
+        ends,
         without_init;
     faults:
         a_worker_dies,
@@ -100,6 +101,7 @@ scenarios! {
         exit_3_before_mpi_init,
         sigsegv_before_mpi_init,
         abort_in_mpi_init,
+        starts_die_at_any_moment,
         a_shell_script,
         an_mpi_program_that_is_no_worker_of_ours,
         a_worker_of_another_protocol_version,

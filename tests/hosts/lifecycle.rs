@@ -1,12 +1,16 @@
 //! Pools from beginning to end, however that comes.
 
 use std::collections::BTreeSet;
+use std::env;
+use std::fs;
 use std::process;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use offshoot::{BuildError, Pool, RejectReason, TaskError};
+use rustix::process::{Signal, getpid, kill_process};
 
+use crate::spawn::launchers;
 use crate::support::{Stage, eventually, result};
 use crate::tasks::{double, meet, pid};
 
@@ -135,6 +139,48 @@ pub(crate) fn panics_with_a_live_pool() -> anyhow::Result<()> {
     ensure!(result(pool.submit(double(21))?)? == 42);
     let _pending: Vec<_> = (0..50).map(|x| pool.submit(double(x))).collect::<Result<_, _>>()?;
     panic!("this is the end of the host")
+}
+
+/// Ends itself in the way that is asked for, with so many workers that run a task, and names before what it and they
+/// have of shared memory.
+pub(crate) fn ends() -> anyhow::Result<()> {
+    let way = env::args().nth(2).context("name a way")?;
+    let workers: usize = env::args().nth(3).context("name a number of workers")?.parse()?;
+    let pool = Pool::builder().workers(0..=2).idle_timeout(Duration::from_millis(50)).build()?;
+    ensure!(result(pool.submit(double(21))?)? == 42);
+    let stage = Stage::new()?;
+    let names: Vec<_> = (0..workers).map(|at| at.to_string()).collect();
+    let endless = |name: &String| pool.submit(stage.never_end(name)).map_err(|error| error.reason);
+    let _running: Vec<_> = names.iter().map(endless).collect::<Result<_, _>>()?;
+    let mut processes = vec![process::id().to_string()];
+    for name in &names {
+        processes.extend(stage.processes(name)?.map(|process| process.as_raw_nonzero().to_string()));
+    }
+    eventually("all others to leave", || pool.stats().workers() as usize == workers)?;
+    for process in processes {
+        let maps = fs::read_to_string(format!("/proc/{process}/maps"))?;
+        let files = maps.lines().filter_map(|line| line.find("/dev/shm/").map(|at| &line[at..]));
+        files.filter(|file| !file.ends_with(" (deleted)")).for_each(|file| println!("{file}"));
+    }
+    println!("the end is near");
+    let launchers = launchers()?;
+    // Nobody removes the folder of a host that is killed.
+    drop(stage);
+    let kill_launchers = || launchers.iter().try_for_each(|launcher| kill_process(*launcher, Signal::KILL));
+    match way.as_str() {
+        "drop" => drop(pool),
+        "exit" => process::exit(7),
+        "panic" => panic!("this is the end of the host"),
+        "SIGTERM" => kill_process(getpid(), Signal::TERM)?,
+        "SIGKILL" => kill_process(getpid(), Signal::KILL)?,
+        "launcher" => kill_launchers()?,
+        "launcher and host" => {
+            kill_launchers()?;
+            kill_process(getpid(), Signal::KILL)?;
+        }
+        other => bail!("there is no way `{other}`"),
+    }
+    Ok(())
 }
 
 pub(crate) fn without_init() -> anyhow::Result<()> {

@@ -62,7 +62,7 @@ pub(crate) fn sigsegv_before_mpi_init() -> anyhow::Result<()> {
 }
 
 /// A worker that dies so many microseconds after it has begun with `MPI_Init`. In the few moments in which host
-/// and worker connect nobody can answer for it, on some MPIs: then the whole MPI thread is given up.
+/// and worker connect nobody can answer for it, on Open MPI 4.1: then the whole MPI thread is given up.
 pub(crate) fn abort_in_mpi_init() -> anyhow::Result<()> {
     let after = env::args().nth(2).context("name a number of microseconds")?;
     let pool =
@@ -82,10 +82,39 @@ pub(crate) fn abort_in_mpi_init() -> anyhow::Result<()> {
         TaskError::SpawnFailed { cause: SpawnCause::NoWorker, .. } => {}
         TaskError::PoolFailed { reason, .. } => {
             ensure!(reason.contains("MPI_Comm_spawn was given up"), "{reason}");
+            ensure!(!is_open_mpi_5(), "the host can answer for it at any time: {reason}");
             ensure!(after.parse::<u32>()? >= 30_000, "it cannot have come so far: {reason}");
         }
         other => bail!(other),
     }
+    Ok(())
+}
+
+/// Workers that are killed at all moments of their start, one after the other: so many microseconds after they have begun with
+/// `MPI_Init`, from so many, to so many, in such steps. Each is an error with its name, the worker beside them answers as
+/// before, and the pool can spawn to the end.
+pub(crate) fn starts_die_at_any_moment() -> anyhow::Result<()> {
+    let number = |at: usize| -> anyhow::Result<usize> {
+        Ok(env::args().nth(at).context("name three numbers of microseconds")?.parse()?)
+    };
+    let (from, to, step) = (number(2)?, number(3)?, number(4)?);
+    let pool = Pool::builder().workers(0..=2).build()?;
+    let bystander = result(pool.submit(pid())?)?;
+    for after in (from..to).step_by(step) {
+        let program = pool.add_program(stranger(&format!("killed {after}"))?)?;
+        let begun = Instant::now();
+        let error =
+            result(pool.submit_to(program, double(1))?).err().context("a program that dies has answered")?;
+        println!("{after} us: {:?}: {error}", begun.elapsed());
+        match error {
+            TaskError::SpawnFailed { cause: SpawnCause::Ended | SpawnCause::NoWorker, .. } => {}
+            other => bail!(other),
+        }
+        ensure!(result(pool.submit(pid())?)? == bystander, "the worker beside them was lost");
+    }
+    let again = pool.add_program(Program::this_executable().env("AGAIN", "1"))?;
+    ensure!(result(pool.submit_to(again, double(21))?)? == 42, "a later spawn works");
+    ensure!(pool.stats().losses == 0, "{:?}", pool.stats());
     Ok(())
 }
 
@@ -360,6 +389,11 @@ fn without_launcher(signal: Signal) -> anyhow::Result<()> {
             stat.is_empty() || stat.contains(") Z ")
         };
         eventually("the launchers to end", || launchers.iter().all(has_ended))?;
+        // The host goes on with MPI, and on Open MPI 5 its worker does, too.
+        let answered = (0..1000).map(|x| result(pool.submit(double(x))?).map_err(anyhow::Error::from));
+        let answered = answered.take_while(Result::is_ok).count();
+        println!("{answered} of 1000 tasks were answered without a launcher");
+        ensure!(answered == 1000 || !is_open_mpi_5(), "the worker was lost with the launcher");
     }
     let begun = Instant::now();
     let program = pool.add_program(Program::this_executable().env("ANOTHER", "1"))?;
@@ -381,8 +415,12 @@ fn without_launcher(signal: Signal) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn is_open_mpi_5() -> bool {
+    library_version().is_ok_and(|version| version.starts_with("Open MPI v5"))
+}
+
 /// The children of this process that MPI has started.
-fn launchers() -> anyhow::Result<Vec<Pid>> {
+pub(crate) fn launchers() -> anyhow::Result<Vec<Pid>> {
     let own = format!(" {} ", std::process::id());
     let mut found = Vec::new();
     for folder in fs::read_dir("/proc")?.flatten() {

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use mpi::traits::*;
+use rustix::process::{Signal, getpid, kill_process};
 
 fn main() {
     let habit = env::args().nth(1).unwrap_or_default();
@@ -36,17 +37,25 @@ fn main() {
             parent.process_at_rank(0).send(&world.rank());
         }
         "speaks another version" => speak_another_version(),
-        dies => {
-            // Somewhere in MPI_Init, sooner or later.
-            let after = dies.parse().map(Duration::from_micros).expect("it is a number of microseconds");
-            thread::spawn(move || {
-                thread::sleep(after);
-                process::abort();
-            });
-            let _universe = mpi::initialize();
-            rest();
-        }
+        // Somewhere in MPI_Init, sooner or later.
+        dies => match dies.strip_prefix("killed ") {
+            Some(after) => die(after, || {
+                let _ = kill_process(getpid(), Signal::KILL);
+            }),
+            None => die(dies, || process::abort()),
+        },
     }
+}
+
+/// Initializes MPI, and ends so many microseconds after it has begun with that.
+fn die(after: &str, end: fn()) -> ! {
+    let after = after.parse().map(Duration::from_micros).expect("it is a number of microseconds");
+    thread::spawn(move || {
+        thread::sleep(after);
+        end();
+    });
+    let _universe = mpi::initialize();
+    rest();
 }
 
 /// A worker of the future: it says that it is one, and then what this version does not understand.

@@ -204,7 +204,7 @@ impl Listener {
                 expected.end();
             }
         }
-        jammed.iter().for_each(|name| (self.state.release)(name));
+        jammed.iter().for_each(|port| (self.state.release)(port));
     }
 }
 
@@ -249,9 +249,9 @@ impl Connection {
                     expected.whereabouts = Some(Whereabouts { pid, host });
                 }
             }
-            (Some(ticket), FromGuard::Awaited { name }) => {
+            (Some(ticket), FromGuard::Awaited { port }) => {
                 if let Some(expected) = state.guards().expected.get_mut(&ticket) {
-                    expected.awaited = Some(name);
+                    expected.awaited = Some(port);
                 }
             }
             (Some(_), FromGuard::Ready) => self.tell(state, Notice::Ready),
@@ -347,7 +347,7 @@ impl Connection {
             state.guards().note_death(launch::jam_limit());
         }
         // After the reason, which is looked for when the spawn has failed.
-        awaited.into_iter().for_each(|name| (state.release)(&name));
+        awaited.into_iter().for_each(|port| (state.release)(&port));
         state.doorbell.ring();
     }
 

@@ -131,6 +131,87 @@ pub(crate) fn unpublish(service: &CStr, port: &CStr) -> Result<(), MpiError> {
     })
 }
 
+/// The name of a port of this process (MPI-4.1 §11.9.1), which is closed again.
+pub(crate) fn port_name() -> Result<String, MpiError> {
+    on_mpi_thread();
+    let mut name = [0 as c_char; ffi::MPI_MAX_PORT_NAME as usize + 1];
+    // SAFETY: the buffer has MPI_MAX_PORT_NAME characters, as MPI-4.1 §11.9.1 asks, and the last byte is ours.
+    check("MPI_Open_port", unsafe { ffi::MPI_Open_port(ffi::RSMPI_INFO_NULL, name.as_mut_ptr()) })?;
+    // SAFETY: it is the name of an open port; a terminated string.
+    check("MPI_Close_port", unsafe { ffi::MPI_Close_port(name.as_ptr()) })?;
+    // SAFETY: as above.
+    Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
+}
+
+/// What PMIx calls the loss of the connection to its server, and what says that an event needs nobody else's care
+/// (PMIx standard 4.1, §3.1.1 and §9.1).
+const PMIX_ERR_LOST_CONNECTION: c_int = -61;
+const PMIX_EVENT_ACTION_COMPLETE: c_int = -334;
+
+/// What a handler of PMIx events calls at its end: what came of it, results and what frees them, of which there are none
+/// here, and what the handler was given with it.
+type Done = unsafe extern "C" fn(c_int, *mut c_void, usize, *const c_void, *mut c_void, *mut c_void);
+
+/// A handler of PMIx events: number of its registration, what happened, to whom, what is told of it, and what handlers
+/// before it had to say.
+type Handler = unsafe extern "C" fn(
+    usize,
+    c_int,
+    *const c_void,
+    *mut c_void,
+    usize,
+    *mut c_void,
+    usize,
+    Option<Done>,
+    *mut c_void,
+);
+
+/// Takes an event of PMIx: whoever would be asked next is not.
+unsafe extern "C" fn take_event(
+    _registration: usize,
+    _status: c_int,
+    _source: *const c_void,
+    _info: *mut c_void,
+    _info_length: usize,
+    _results: *mut c_void,
+    _results_length: usize,
+    done: Option<Done>,
+    data: *mut c_void,
+) {
+    if let Some(done) = done {
+        // SAFETY: PMIx wants to be called back so, with what it has handed over.
+        unsafe { done(PMIX_EVENT_ACTION_COMPLETE, ptr::null_mut(), 0, ptr::null(), ptr::null_mut(), data) };
+    }
+}
+
+/// Has this process live on when the launcher ends to which its PMIx is connected: the handler that MPI has for all
+/// events ends the process from within any later call. False if there is no PMIx in this process.
+pub(crate) fn outlive_launcher() -> bool {
+    on_mpi_thread();
+    type Register = unsafe extern "C" fn(
+        *mut c_int,
+        usize,
+        *mut c_void,
+        usize,
+        Handler,
+        *const c_void,
+        *mut c_void,
+    ) -> c_int;
+    // SAFETY: a name that is looked for among the libraries that this process has.
+    let register = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"PMIx_Register_event_handler".as_ptr()) };
+    if register.is_null() {
+        return false;
+    }
+    let mut codes = [PMIX_ERR_LOST_CONNECTION];
+    // SAFETY: the PMIx standard (4.1, §9.1) gives the function of this name this signature; without a callback it
+    // returns when the handler is registered, so that the codes need not outlive the call. MPI has initialized PMIx.
+    let registered = unsafe {
+        let register = mem::transmute::<*mut c_void, Register>(register);
+        register(codes.as_mut_ptr(), 1, ptr::null_mut(), 0, take_event, ptr::null(), ptr::null_mut())
+    };
+    registered >= 0
+}
+
 /// Ends MPI in this process. Collective over everything still connected: only call it when every
 /// communicator that was made is disconnected.
 pub(crate) fn finalize() -> Result<(), MpiError> {

@@ -216,13 +216,9 @@ impl MpiTransport {
                 Ok(())
             }
             Err(reason) => {
-                // It may have been made to fail because the worker had died. Our own process manager may do that before
-                // the guard's last word is here.
-                let patience = match self.runtime.manager() {
-                    ProcessManager::Own => GUARD_PATIENCE,
-                    ProcessManager::Launcher => Duration::ZERO,
-                };
-                let dead = self.heard_of_end(ticket, patience);
+                // The worker may have died: then MPI has noticed it, or was told by the answer in its place, perhaps before
+                // its guard's last word is here.
+                let dead = self.await_end(ticket);
                 self.runtime.control().kill(ticket);
                 Err(match dead {
                     Some((Ended { how: How::Jammed, .. }, _)) => Setback::Jam,
@@ -234,24 +230,15 @@ impl MpiTransport {
     }
 
     /// How the worker of a failed spawn ended, if its guard tells in time. What others say is for later.
-    fn heard_of_end(&mut self, ticket: Ticket, patience: Duration) -> Option<(Ended, Option<Whereabouts>)> {
-        let until = Instant::now() + patience;
-        let ended = loop {
-            self.waiting.extend(self.notices.try_iter());
-            let ended = self.waiting.iter().find_map(|(whose, notice)| match notice {
-                Notice::Ended(ended, at) if *whose == ticket => Some((ended.clone(), at.clone())),
-                Notice::Ended(..) | Notice::Ready => None,
-            });
-            if ended.is_some() {
-                break ended;
+    fn await_end(&mut self, ticket: Ticket) -> Option<(Ended, Option<Whereabouts>)> {
+        let until = Instant::now() + GUARD_PATIENCE;
+        loop {
+            match self.notices.recv_deadline(until).ok()? {
+                (whose, Notice::Ended(ended, at)) if whose == ticket => return Some((ended, at)),
+                (whose, Notice::Ready) if whose == ticket => {}
+                other => self.waiting.push(other),
             }
-            match self.notices.recv_deadline(until) {
-                Ok(notice) => self.waiting.push(notice),
-                Err(_) => break None,
-            }
-        };
-        self.waiting.retain(|(whose, _)| *whose != ticket);
-        ended
+        }
     }
 
     /// Takes in what the guards say.

@@ -185,14 +185,17 @@ impl Runtime {
     }
 }
 
-/// Makes a spawn fail that waits for the answer of a worker that is dead. Called beside the MPI thread, which
-/// is in that spawn.
-fn answer_for_the_dead(name: &str) {
-    let Some(answer) = launch::answer_of_nobody() else { return };
-    let name = CString::new(name).map_err(|error| error.to_string());
-    let published = name.and_then(|name| ffi::publish(&name, answer).map_err(|error| error.to_string()));
-    if let Err(error) = published {
-        tracing::warn!("a spawn whose worker is dead could not be brought to return: {error}");
+/// Makes a spawn fail that waits for an answer of a worker that is dead, whichever it is. Called beside the MPI
+/// thread, which is in that spawn.
+fn answer_for_the_dead(port: &str) {
+    let Some((names, answer)) = launch::answers_of_nobody(port) else { return };
+    for name in names {
+        let name = CString::new(name).map_err(|error| error.to_string());
+        let published = name.and_then(|name| ffi::publish(&name, answer).map_err(|error| error.to_string()));
+        if let Err(error) = published {
+            // The worker may have given this one itself before it died, and died over the next.
+            tracing::debug!("an answer for a dead worker could not be given: {error}");
+        }
     }
 }
 
@@ -252,8 +255,14 @@ fn initialize(level: Threading) -> bool {
             // Dropping it would disconnect the parent and finalize, even while unwinding.
             let is_alone = universe.world().size() == 1;
             std::mem::forget(universe);
+            if launch::launcher_ends_process() && !ffi::outlive_launcher() {
+                tracing::warn!("the end of the MPI's launcher will end this process");
+            }
             if is_alone {
                 launch::unlink_segments();
+                if launch::has_own_folders() {
+                    ffi::port_name().iter().for_each(|port| launch::remove_own_folders(port));
+                }
             }
             true
         }
