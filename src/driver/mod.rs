@@ -30,7 +30,7 @@ use crate::core::{Action, Config, Event, Resolution, Scheduler, ShutdownMode, Te
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::ids::{ProgramId, TaskId, WorkerId};
 use crate::launch::Program;
-use crate::pool::Shared;
+use crate::pool::{Promise, Shared};
 use crate::task::Conditions;
 use crate::transport::{Report, Transport};
 use crate::wire::message::{AnswerMessage, FromWorker, Outcome};
@@ -351,7 +351,7 @@ impl<T: Transport> Driver<T> {
     /// in the stats, and its place in the queue free.
     fn settle(&mut self) {
         self.shared.gate.leave(self.ledger.settled.len());
-        self.ledger.settled.drain(..).for_each(|(promise, settled)| promise.settle(settled));
+        Promise::settle_all(self.ledger.settled.drain(..));
     }
 
     /// Whether the core has closed and the workers that it had done with before are gone too.

@@ -1,10 +1,10 @@
 //! The roster: what the host knows of each worker. Its program and machine, the tasks it knows and by
 //! which numbers, what is still to be sent to it. The worker's half of each phase is in `worker/run.rs`.
 
-use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::error::{Place, SpawnCause, SpawnFailure};
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
@@ -17,6 +17,9 @@ use crate::wire::message::{
 
 /// A frame of tasks is closed when it has this many bytes. A larger task travels alone.
 const FRAME_TARGET: usize = 256 << 10;
+
+/// Bytes of a machine's name that are kept. No system allows more.
+const HOST_NAME_MAX: usize = 255;
 
 /// All workers of a pool that have not been forgotten.
 #[derive(Default)]
@@ -32,7 +35,7 @@ struct Member {
     phase: Phase,
     initializer: Option<Initializer>,
     executable: String,
-    host: Arc<str>,
+    host: &'static str,
     known: Vec<KnownTask>,
     /// The worker's number for each of our kinds, once it was looked up.
     kinds: Vec<Option<WireKind>>,
@@ -104,7 +107,7 @@ impl Roster {
             phase: Phase::Greeting,
             initializer: description.start_initializer().cloned(),
             executable: description.path().display().to_string(),
-            host: "unknown".into(),
+            host: "unknown",
             known: Vec::new(),
             kinds: Vec::new(),
             unsent: Unsent::default(),
@@ -206,7 +209,7 @@ impl Roster {
         let member = self.members.get_mut(&worker)?;
         let kind = member.number(kind, definition);
         member.unsent.tasks.push(TaskMessage { task, kind, attempt, arguments });
-        let place = Place { worker, host: Arc::clone(&member.host) };
+        let place = Place { worker, host: member.host };
         self.list(worker);
         Some(place)
     }
@@ -263,7 +266,7 @@ impl Roster {
 impl Member {
     fn greet(&mut self, worker: WorkerId, hello: Hello) -> Said {
         tracing::debug!("{worker} is process {} at {}", hello.pid, hello.host);
-        self.host = hello.host.into();
+        self.host = keep(hello.host);
         self.known = hello.known;
         if self.known.is_empty() {
             let reason = format!(
@@ -304,6 +307,21 @@ impl Member {
         }
         *self.kinds[index].get_or_insert_with(|| find(&self.known, definition).unwrap_or(WireKind::UNKNOWN))
     }
+}
+
+/// Keeps the name of a machine for as long as this process lives. There are few, and each result carries one from
+/// thread to thread: counting its references would cost more than the rest of a short task's way.
+fn keep(mut name: String) -> &'static str {
+    static NAMES: Mutex<FxHashSet<&'static str>> = Mutex::new(FxHashSet::with_hasher(rustc_hash::FxBuildHasher));
+    let end = name.floor_char_boundary(HOST_NAME_MAX);
+    name.truncate(end);
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(kept) = names.get(name.as_str()) {
+        return kept;
+    }
+    let kept = String::leak(name);
+    names.insert(kept);
+    kept
 }
 
 /// Cuts tasks into batches that each make a frame of a good size.

@@ -181,7 +181,7 @@ fn a_task_that_kills_its_worker_ends_as_lost_after_three_attempts() {
     let error = bench.run(1).expect_err("it has no result");
     let TaskError::Lost { origin, attempts: 3, reason } = &error else { panic!("{error:?}") };
     assert_eq!(reason, "killed by SIGKILL");
-    assert_eq!(&*origin.place.as_ref().expect("it was on a worker").host, "scripted");
+    assert_eq!(origin.place.expect("it was on a worker").host, "scripted");
     assert_eq!(bench.notes.borrow().spawned, 3);
     assert_eq!(bench.notes.borrow().abandoned.len(), 3);
     assert!(bench.notes.borrow().disconnected.is_empty(), "a lost worker is never disconnected");
