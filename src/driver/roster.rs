@@ -12,7 +12,7 @@ use crate::launch::{Initializer, Program};
 use crate::task::Definition;
 use crate::wire::message::{
     AnswerMessage, Failure, FromWorker, Hello, ITEM_OVERHEAD, KnownTask, TaskMessage, ToWorker, Welcome,
-    WireKind,
+    WireKind, encode_tasks,
 };
 
 /// A frame of tasks is closed when it has this many bytes. A larger task travels alone.
@@ -241,16 +241,18 @@ impl Roster {
     pub(super) fn flush(&mut self, mut send: impl FnMut(WorkerId, Vec<u8>)) {
         for worker in self.unsent.drain(..) {
             let Some(member) = self.members.get_mut(&worker) else { continue };
-            let Unsent { tasks, recanted, retire, listed: _ } = std::mem::take(&mut member.unsent);
+            let Unsent { tasks, recanted, retire, listed } = &mut member.unsent;
             for batch in batches(tasks) {
-                send(worker, ToWorker::Tasks(batch).encode());
+                send(worker, encode_tasks(batch));
             }
+            tasks.clear();
             if !recanted.is_empty() {
-                send(worker, ToWorker::Recant(recanted).encode());
+                send(worker, ToWorker::Recant(std::mem::take(recanted)).encode());
             }
-            if retire {
+            if std::mem::take(retire) {
                 send(worker, ToWorker::Retire.encode());
             }
+            *listed = false;
         }
     }
 
@@ -325,23 +327,18 @@ fn keep(mut name: String) -> &'static str {
 }
 
 /// Cuts tasks into batches that each make a frame of a good size.
-fn batches(tasks: Vec<TaskMessage>) -> Vec<Vec<TaskMessage>> {
-    let mut batches = Vec::new();
-    let mut batch = Vec::new();
-    let mut bytes = 0;
-    for message in tasks {
-        let more = message.arguments.len() + ITEM_OVERHEAD;
-        if !batch.is_empty() && bytes + more > FRAME_TARGET {
-            batches.push(std::mem::take(&mut batch));
-            bytes = 0;
-        }
-        bytes += more;
-        batch.push(message);
-    }
-    if !batch.is_empty() {
-        batches.push(batch);
-    }
-    batches
+fn batches(mut tasks: &[TaskMessage]) -> impl Iterator<Item = &[TaskMessage]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let mut fits = |message: &TaskMessage| {
+            bytes += message.arguments.len() + ITEM_OVERHEAD;
+            bytes <= FRAME_TARGET
+        };
+        let count = tasks.iter().take_while(|message| fits(message)).count().max(1);
+        let (batch, rest) = tasks.split_at_checked(count)?;
+        tasks = rest;
+        Some(batch)
+    })
 }
 
 /// The number of a task that a worker knows under this name with these types.
