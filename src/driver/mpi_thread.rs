@@ -18,6 +18,7 @@ use super::watchdog::Watchdog;
 use crate::error::BuildError;
 use crate::launch;
 use crate::process;
+use crate::transport::bells::Bells;
 use crate::transport::mpi::Runtime;
 use crate::transport::{self, Doorbell};
 
@@ -97,7 +98,9 @@ impl MpiThread {
 fn start(init_timeout: Duration) -> Result<MpiThread, BuildError> {
     let prepared = launch::prepared().ok_or(BuildError::NotInitialized)?;
     launch::check_machine(prepared).map_err(BuildError::Preflight)?;
-    let doorbell = Arc::new(Doorbell::default());
+    // Without them everything works, but both sides have to look for what the other has sent.
+    let bells = Bells::create().inspect_err(|error| tracing::warn!("no doorbells: {error}")).ok();
+    let doorbell = Arc::new(bells.as_ref().map_or_else(Doorbell::default, |bells| bells.of_host()));
     let (requests, inbox) = unbounded();
     let (report, started) = bounded(1);
     let bell = Arc::clone(&doorbell);
@@ -106,7 +109,7 @@ fn start(init_timeout: Duration) -> Result<MpiThread, BuildError> {
     let body = move || {
         process::block_terminal_signals();
         let pulse = watched.pulse();
-        let runtime = match Runtime::start(Arc::clone(&bell), Arc::clone(pulse)) {
+        let runtime = match Runtime::start(Arc::clone(&bell), bells, Arc::clone(pulse)) {
             Ok(runtime) => Rc::new(runtime),
             Err(error) => return drop(report.send(Err(error))),
         };

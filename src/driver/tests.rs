@@ -15,7 +15,7 @@ use crate::error::TaskError;
 use crate::ids::WorkerId;
 use crate::pool::Pool;
 use crate::task::Registry;
-use crate::transport::{Call, Doorbell, Pulse};
+use crate::transport::{Call, Doorbell, Pulse, Rings};
 use crate::wire::codec::CODEC_ID;
 use crate::wire::message::{Hello, ToWorker};
 
@@ -91,12 +91,12 @@ impl Transport for Scripted {
         false
     }
 
-    fn has_arrived(&self) -> bool {
+    fn has_arrived(&mut self) -> bool {
         !self.reports.is_empty()
     }
 
-    fn rings(&self) -> bool {
-        true
+    fn rings(&self) -> Rings {
+        Rings::Always
     }
 }
 
@@ -418,12 +418,12 @@ impl Transport for Stuck {
         self.asked
     }
 
-    fn has_arrived(&self) -> bool {
+    fn has_arrived(&mut self) -> bool {
         false
     }
 
-    fn rings(&self) -> bool {
-        false
+    fn rings(&self) -> Rings {
+        Rings::Never
     }
 }
 

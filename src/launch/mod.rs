@@ -40,7 +40,7 @@ pub(crate) use program::Initializer;
 pub use program::Program;
 pub(crate) use reach::{Hints, Site, ask, outlives_hosts, own_host_info, sites};
 pub(crate) use record::{
-    BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role, guard_arguments, peer,
+    BELL_VARIABLE, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role, guard_arguments, peer,
     role,
 };
 pub(crate) use segments::unlink_segments;

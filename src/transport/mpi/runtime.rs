@@ -14,6 +14,7 @@ use crate::containment::Containment;
 use crate::error::BuildError;
 use crate::launch::{self, Decoy, Launchers};
 use crate::process;
+use crate::transport::bells::{Bells, Pair};
 use crate::transport::control::Control;
 use crate::transport::{Call, Doorbell, Pulse};
 
@@ -54,11 +55,17 @@ pub(crate) struct Runtime {
     has_losses: Cell<bool>,
     has_spawned: Cell<bool>,
     launchers: RefCell<Launchers>,
+    /// The doorbells of this process's workers, if they could be made.
+    bells: Option<Arc<Bells>>,
 }
 
 impl Runtime {
     /// Makes the calling thread the MPI thread. Initializes MPI, unless the host has done so.
-    pub(crate) fn start(doorbell: Arc<Doorbell>, pulse: Arc<Pulse>) -> Result<Self, BuildError> {
+    pub(crate) fn start(
+        doorbell: Arc<Doorbell>,
+        bells: Option<Arc<Bells>>,
+        pulse: Arc<Pulse>,
+    ) -> Result<Self, BuildError> {
         ffi::claim_thread();
         if environment::is_finalized() {
             return Err(BuildError::Finalized);
@@ -92,6 +99,7 @@ impl Runtime {
             has_losses: Cell::new(false),
             has_spawned: Cell::new(false),
             launchers: RefCell::default(),
+            bells,
         })
     }
 
@@ -106,6 +114,11 @@ impl Runtime {
 
     pub(crate) fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// The doorbells of workers on this machine.
+    pub(crate) fn bells(&self) -> Option<&Arc<Bells>> {
+        self.bells.as_ref()
     }
 
     /// Says of each MPI call that waits for others which one it is, and how long it may take.
@@ -171,7 +184,7 @@ fn answer_for_the_dead(name: &str) {
 }
 
 /// Initializes MPI in a worker, on the calling thread, and returns the link to its host, and its rank.
-pub(crate) fn initialize_worker() -> Result<(super::MpiLink, i32), String> {
+pub(crate) fn initialize_worker(bells: Option<Pair>) -> Result<(super::MpiLink, i32), String> {
     ffi::claim_thread();
     initialize(Threading::Multiple);
     ffi::return_errors().map_err(|error| error.to_string())?;
@@ -183,7 +196,7 @@ pub(crate) fn initialize_worker() -> Result<(super::MpiLink, i32), String> {
         Err(error) => return Err(error.to_string()),
     }
     let rank = parent.rank().map_err(|error| error.to_string())?;
-    Ok((super::MpiLink::new(parent, launch::flow()), rank))
+    Ok((super::MpiLink::new(parent, launch::flow(), bells), rank))
 }
 
 /// Initializes MPI in a guard, in the place of a worker that did not come to it, so that the parent's

@@ -14,14 +14,23 @@ pub(super) fn is_credit(message: &Arrived) -> bool {
     message.tag == CREDIT_TAG
 }
 
-/// Sends what may be sent now of what waits. False if MPI could not take it: it still waits, and its turn comes
-/// again.
+/// What became of what waited.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    /// Whether anything was sent.
+    pub(super) any: bool,
+    /// Whether MPI could not take the rest: it still waits, and its turn comes again.
+    pub(super) refused: bool,
+}
+
+/// Sends what may be sent now of what waits.
 pub(super) fn send_waiting<L: Copy + PartialEq>(
     outbox: &mut Outbox,
     operations: &mut Operations<L>,
     comm: &Comm,
     label: L,
-) -> Result<bool, MpiError> {
+) -> Result<Sent, MpiError> {
+    let mut any = false;
     while let Some(message) = outbox.next() {
         let refused = match message {
             Message::Part(part) => operations.send(comm, FRAME_TAG, part, label)?.map(Message::Part),
@@ -31,8 +40,9 @@ pub(super) fn send_waiting<L: Copy + PartialEq>(
         };
         if let Some(message) = refused {
             outbox.put_back(message);
-            return Ok(false);
+            return Ok(Sent { any, refused: true });
         }
+        any = true;
     }
-    Ok(true)
+    Ok(Sent { any, refused: false })
 }
