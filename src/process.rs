@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 static ORIGINAL: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
@@ -194,16 +194,13 @@ const BOARD_TASK: usize = 0;
 const BOARD_READS: usize = 1;
 const BOARD_CONSTANTS: usize = 2;
 const BOARD_WORDS: usize = 8;
+const BOARD_BYTES: usize = BOARD_WORDS * size_of::<AtomicU64>();
 
 impl Board {
     /// Makes one, and the file by which another process can have it, too. `constants` are for that process.
     pub(crate) fn create(constants: [u64; 4]) -> io::Result<(Self, OwnedFd)> {
-        use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-        let file = memfd_create("offshoot board", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&file, (BOARD_WORDS * size_of::<AtomicU64>()) as u64)?;
-        // Who has it mapped must not find it gone.
-        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let board = Self::map(&file)?;
+        let (words, file) = create_memory("offshoot board", BOARD_BYTES)?;
+        let board = Self { words: words.cast() };
         for (at, constant) in constants.into_iter().enumerate() {
             board.word(BOARD_CONSTANTS + at).store(constant, Ordering::Relaxed);
         }
@@ -212,29 +209,10 @@ impl Board {
 
     /// The one that this process inherited under this number.
     pub(crate) fn inherited(fd: RawFd) -> io::Result<(Self, [u64; 4])> {
-        use std::os::fd::FromRawFd;
-        // SAFETY: our own guard opened it for this process alone and named it; it is asked for once.
-        let file = unsafe { OwnedFd::from_raw_fd(fd) };
-        let is_whole = rustix::fs::fcntl_get_seals(&file)?.contains(rustix::fs::SealFlags::SHRINK)
-            && rustix::fs::fstat(&file)?.st_size == (BOARD_WORDS * size_of::<AtomicU64>()) as i64;
-        if !is_whole {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let board = Self::map(&file)?;
+        let file = inherited(fd);
+        let board = Self { words: open_memory(&file, BOARD_BYTES)?.cast() };
         let constants = std::array::from_fn(|at| board.word(BOARD_CONSTANTS + at).load(Ordering::Relaxed));
         Ok((board, constants))
-    }
-
-    fn map(file: &OwnedFd) -> io::Result<Self> {
-        use rustix::mm::{MapFlags, ProtFlags, mmap};
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        let length = BOARD_WORDS * size_of::<AtomicU64>();
-        // SAFETY: the kernel chooses a place that nobody has, and the mapping is never taken away. The file has
-        // this length for as long as it is there.
-        let words = unsafe { mmap(ptr::null_mut(), length, protection, MapFlags::SHARED, file, 0) }?;
-        NonNull::new(words.cast())
-            .map(|words| Self { words })
-            .ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
@@ -270,6 +248,72 @@ impl Board {
     }
 }
 
+/// Words that the processes of one host share to wake each other: each sleeps on one of its own. They lie far
+/// enough from each other that who writes one disturbs no other.
+const WORDS_APART: usize = 32;
+
+/// Makes so many words, and the file by which another process can have them, too.
+pub(crate) fn create_words(name: &str, count: usize) -> io::Result<(Words, OwnedFd)> {
+    let (memory, file) = create_memory(name, count * WORDS_APART * size_of::<AtomicU32>())?;
+    Ok((Words::at(memory, count), file))
+}
+
+/// The words that another process has made, with its file at hand.
+pub(crate) fn open_words(file: &OwnedFd, count: usize) -> io::Result<Words> {
+    let memory = open_memory(file, count * WORDS_APART * size_of::<AtomicU32>())?;
+    Ok(Words::at(memory, count))
+}
+
+/// Words in memory that several processes share. It stays mapped for as long as this process lives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Words(&'static [AtomicU32]);
+
+impl Words {
+    fn at(memory: NonNull<u8>, count: usize) -> Self {
+        // SAFETY: the mapping has so many words, is aligned to a page, stays for ever, and is written by atomic
+        // operations only, whatever process does so.
+        Self(unsafe { std::slice::from_raw_parts(memory.cast().as_ptr(), count * WORDS_APART) })
+    }
+
+    /// One of them.
+    pub(crate) fn get(self, at: usize) -> Option<&'static AtomicU32> {
+        self.0.get(at * WORDS_APART)
+    }
+}
+
+/// Memory that has a file, for other processes to have it too. It stays mapped for ever.
+fn create_memory(name: &str, bytes: usize) -> io::Result<(NonNull<u8>, OwnedFd)> {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+    let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&file, bytes as u64)?;
+    // Who has it mapped must not find it gone.
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok((map_memory(&file, bytes)?, file))
+}
+
+/// Memory that another process has made so.
+fn open_memory(file: &OwnedFd, bytes: usize) -> io::Result<NonNull<u8>> {
+    let is_whole = rustix::fs::fcntl_get_seals(file)?.contains(rustix::fs::SealFlags::SHRINK)
+        && u64::try_from(rustix::fs::fstat(file)?.st_size) == Ok(bytes as u64);
+    if is_whole { map_memory(file, bytes) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+fn map_memory(file: &OwnedFd, bytes: usize) -> io::Result<NonNull<u8>> {
+    use rustix::mm::{MapFlags, ProtFlags, mmap};
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the kernel chooses a place that nobody has, and the mapping is never taken away. The file has
+    // this length for as long as it is there.
+    let memory = unsafe { mmap(ptr::null_mut(), bytes, protection, MapFlags::SHARED, file, 0) }?;
+    NonNull::new(memory.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
+/// A descriptor that this process inherited under this number.
+pub(crate) fn inherited(fd: RawFd) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: our own guard opened it for this process alone and named it; it is asked for once.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
 /// Makes the calling process, a worker, live through the terminal's Ctrl-C: its host decides what
 /// becomes of it.
 pub(crate) fn outlive_terminal_signals() {
@@ -303,9 +347,7 @@ fn handle_and_forget(signals: &[libc::c_int]) {
 
 /// A pipe's end that this process inherited under this number.
 pub(crate) fn inherited_pipe(fd: RawFd) -> std::io::PipeWriter {
-    use std::os::fd::FromRawFd;
-    // SAFETY: our own guard opened it for this process alone and named it; it is asked for once.
-    unsafe { OwnedFd::from_raw_fd(fd) }.into()
+    inherited(fd).into()
 }
 
 /// A signal's name, `SIGKILL`, or its number where it has none.

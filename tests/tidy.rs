@@ -19,6 +19,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         &[
             "launch",
             "process",
+            "transport::bells",
             "transport::control",
             "transport::heartbeat",
             "transport::mpi",

@@ -29,6 +29,9 @@ impl Alarms {
     }
 
     pub(super) fn reset(&mut self, task: TaskId, from: Option<Time>, to: Option<Time>) {
+        if from == to {
+            return;
+        }
         if let Some(at) = from {
             self.order.remove(&(at, task));
         }
@@ -51,7 +54,7 @@ impl Alarms {
 impl Scheduler {
     /// Sets the alarm of a task that has just come to where it is; `is_running` if that is the front of a window.
     pub(super) fn arm(&mut self, id: TaskId, is_running: bool) {
-        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let Some(task) = self.tasks.get_mut(id.0) else { return };
         let at = match task.place {
             Place::Held { stop: Some(_), .. } => is_running.then(|| self.now + self.config.stop_grace),
             Place::Held { stop: None, .. } if is_running => {
@@ -69,7 +72,7 @@ impl Scheduler {
         while let Some((at, id)) = self.alarms.first()
             && at <= self.now
         {
-            match self.tasks[&id].place {
+            match self.tasks.get(id.0).expect("an alarm belongs to a task").place {
                 Place::Waiting => self.finish_waiting(id, Resolution::Overdue { answered: false }),
                 Place::Held { worker, stop: None } => self.stop(id, worker, Stop::Overdue),
                 Place::Held { worker, stop: Some(_) } => self.kill(worker),
@@ -91,7 +94,7 @@ impl Scheduler {
             why.unanswered().into_iter().for_each(|resolution| self.resolve(id, resolution));
             Stop::Ended
         };
-        self.tasks.get_mut(&id).expect("a held task is known").place =
+        self.tasks.get_mut(id.0).expect("a held task is known").place =
             Place::Held { worker, stop: Some(stop) };
         self.arm(id, is_running);
     }

@@ -214,6 +214,7 @@ fn a_thousand_short_tasks_do_not_grow_a_second_worker() {
     for task in (0..1000).map(TaskId) {
         scheduler.handle(now, submit(task, &[]));
     }
+    assert_eq!(drain(&mut scheduler).len(), 1, "one spawn");
     now = now + Duration::from_millis(100);
     scheduler.handle(now, Event::Ready { worker: WorkerId(0) });
     loop {

@@ -18,6 +18,7 @@ use super::watchdog::Watchdog;
 use crate::error::BuildError;
 use crate::launch::{self, ProcessManager};
 use crate::process;
+use crate::transport::bells::Bells;
 use crate::transport::mpi::Runtime;
 use crate::transport::{self, Doorbell};
 
@@ -98,7 +99,9 @@ impl MpiThread {
 fn start(init_timeout: Duration, manager: ProcessManager) -> Result<MpiThread, BuildError> {
     let prepared = launch::prepared().ok_or(BuildError::NotInitialized)?;
     launch::check_machine(prepared, manager).map_err(BuildError::Preflight)?;
-    let doorbell = Arc::new(Doorbell::default());
+    // Without them everything works, but both sides have to look for what the other has sent.
+    let bells = Bells::create().inspect_err(|error| tracing::warn!("no doorbells: {error}")).ok();
+    let doorbell = Arc::new(bells.as_ref().map_or_else(Doorbell::default, |bells| bells.of_host()));
     let (requests, inbox) = unbounded();
     let (report, started) = bounded(1);
     let bell = Arc::clone(&doorbell);
@@ -107,7 +110,7 @@ fn start(init_timeout: Duration, manager: ProcessManager) -> Result<MpiThread, B
     let body = move || {
         process::block_terminal_signals();
         let pulse = watched.pulse();
-        let runtime = match Runtime::start(Arc::clone(&bell), Arc::clone(pulse), manager) {
+        let runtime = match Runtime::start(Arc::clone(&bell), bells, Arc::clone(pulse), manager) {
             Ok(runtime) => Rc::new(runtime),
             Err(error) => return drop(report.send(Err(error))),
         };

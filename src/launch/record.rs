@@ -27,6 +27,8 @@ pub(crate) const ROLE_WORKER: &str = "worker";
 pub(crate) const NEWS_VARIABLE: &str = "OFFSHOOT_NEWS";
 /// The descriptor of the page on which a worker says which task runs.
 pub(crate) const BOARD_VARIABLE: &str = "OFFSHOOT_BOARD";
+/// Where a worker's doorbell is, and that of its host.
+pub(crate) const BELL_VARIABLE: &str = "OFFSHOOT_BELL";
 /// What the worker's host is, as [`peer`] says it.
 pub(crate) const PEER_VARIABLE: &str = "OFFSHOOT_PEER";
 
@@ -42,6 +44,8 @@ pub(crate) enum Role {
     Worker {
         news: Option<RawFd>,
         board: Option<RawFd>,
+        /// Where its doorbell is, as its guard says it.
+        bell: Option<String>,
         /// Why it cannot serve this host, if so.
         unfit: Option<String>,
     },
@@ -68,11 +72,12 @@ pub(crate) fn role() -> Result<Role, String> {
     if env::var_os(ROLE_VARIABLE).is_some_and(|role| role == ROLE_WORKER) {
         let descriptor = |name| env::var(name).ok().and_then(|fd| fd.parse().ok());
         let (news, board) = (descriptor(NEWS_VARIABLE), descriptor(BOARD_VARIABLE));
+        let bell = env::var(BELL_VARIABLE).ok();
         process::remove_variable(ROLE_VARIABLE);
         let peer = env::var(PEER_VARIABLE).unwrap_or_default();
-        [NEWS_VARIABLE, BOARD_VARIABLE, PEER_VARIABLE].into_iter().for_each(process::remove_variable);
+        [NEWS_VARIABLE, BOARD_VARIABLE, BELL_VARIABLE, PEER_VARIABLE].into_iter().for_each(process::remove_variable);
         transport::take_flow()?;
-        return Ok(Role::Worker { news, board, unfit: check_peer(&peer).err() });
+        return Ok(Role::Worker { news, board, bell, unfit: check_peer(&peer).err() });
     }
     if let Some(launch) = Launch::of_this_process() {
         return Ok(Role::Launcher(launch));

@@ -20,9 +20,10 @@ use crate::finding::Finding;
 use crate::ids::WorkerId;
 use crate::launch::{self, Hints, ProcessManager, Program, Site};
 use crate::process;
+use crate::transport::bells::WorkerBell;
 use crate::transport::control::{Expectation, Notice, Whereabouts};
 use crate::transport::output::Sink;
-use crate::transport::{Call, Report, Transport};
+use crate::transport::{Call, Report, Rings, Transport};
 use crate::wire::control::{Ended, How, Ticket, Watch};
 use crate::wire::flow::{Flow, Inbox, Outbox, Taken};
 
@@ -72,6 +73,8 @@ pub(crate) struct MpiTransport {
 struct Peer {
     comm: Comm,
     ticket: Ticket,
+    /// Wakes it, where it is on this machine.
+    bell: Option<WorkerBell>,
     outbox: Outbox,
     inbox: Inbox,
     /// Whether a message of this worker is being received. One at a time keeps them in order.
@@ -186,10 +189,13 @@ impl MpiTransport {
         let watch = Watch {
             is_output_wanted: self.terms.sink.is_some(),
             heartbeat_timeout: Some(self.terms.heartbeat_timeout),
+            bell: None,
         };
-        let start =
+        let mut start =
             program.start(watch).map_err(|reason| SpawnFailure::new(SpawnCause::Executable, reason))?;
         let (host, address) = self.place(worker)?;
+        let bell = self.places.is_here(worker).then(|| self.runtime.bells()?.hang()).flatten();
+        start.watch.bell = bell.as_ref().map(WorkerBell::place);
         let control = self.runtime.control();
         let ticket = control.expect(Expectation {
             start,
@@ -210,8 +216,8 @@ impl MpiTransport {
                 self.runtime.note_spawn();
                 self.tickets.insert(ticket, worker);
                 let (outbox, inbox) = (Outbox::new(self.flow), Inbox::new(self.flow));
-                let peer =
-                    Peer { comm, ticket, outbox, inbox, receiving: false, is_suspect: false, is_dead: false };
+                let (receiving, is_suspect, is_dead) = (false, false, false);
+                let peer = Peer { comm, ticket, bell, outbox, inbox, receiving, is_suspect, is_dead };
                 self.peers.insert(worker, peer);
                 Ok(())
             }
@@ -375,8 +381,11 @@ impl MpiTransport {
         let (outbox, label) = (&mut peer.outbox, Operation::SendTo(worker));
         // Where a broken connection is fatal, frames travel in portions.
         let look_first = self.flow.is_some();
-        let is_taken = traffic::send_waiting(outbox, &mut self.operations, &peer.comm, label, look_first)?;
-        if !is_taken && !self.refused.contains(&worker) {
+        let sent = traffic::send_waiting(outbox, &mut self.operations, &peer.comm, label, look_first)?;
+        if let Some(bell) = peer.bell.as_ref().filter(|_| sent.any) {
+            bell.ring();
+        }
+        if sent.refused && !self.refused.contains(&worker) {
             self.refused.push(worker);
         }
         Ok(())
@@ -471,12 +480,13 @@ impl Transport for MpiTransport {
             || self.peers.values().any(|peer| !peer.outbox.is_empty())
     }
 
-    fn has_arrived(&self) -> bool {
-        !self.notices.is_empty() || !self.waiting.is_empty()
+    fn has_arrived(&mut self) -> bool {
+        let is_here = |peer: &Peer| !peer.is_suspect && !matches!(peer.comm.probe(), Ok(None));
+        !self.notices.is_empty() || !self.waiting.is_empty() || self.peers.values().any(is_here)
     }
 
-    fn rings(&self) -> bool {
-        false
+    fn rings(&self) -> Rings {
+        if self.peers.values().all(|peer| peer.bell.is_some()) { Rings::Mostly } else { Rings::Never }
     }
 }
 

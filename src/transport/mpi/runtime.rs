@@ -15,6 +15,7 @@ use crate::containment::Containment;
 use crate::error::BuildError;
 use crate::launch::{self, Decoy, Launchers, Manager, ProcessManager};
 use crate::process;
+use crate::transport::bells::{Bells, Pair};
 use crate::transport::control::{Aid, Control};
 use crate::transport::{Call, Doorbell, Pulse};
 
@@ -60,12 +61,15 @@ pub(crate) struct Runtime {
     has_spawned: Cell<bool>,
     launchers: RefCell<Launchers>,
     manager: ProcessManager,
+    /// The doorbells of this process's workers, if they could be made.
+    bells: Option<Arc<Bells>>,
 }
 
 impl Runtime {
     /// Makes the calling thread the MPI thread. Initializes MPI, unless the host has done so.
     pub(crate) fn start(
         doorbell: Arc<Doorbell>,
+        bells: Option<Arc<Bells>>,
         pulse: Arc<Pulse>,
         manager: ProcessManager,
     ) -> Result<Self, BuildError> {
@@ -110,6 +114,7 @@ impl Runtime {
             has_spawned: Cell::new(false),
             launchers: RefCell::default(),
             manager,
+            bells,
         })
     }
 
@@ -124,6 +129,11 @@ impl Runtime {
 
     pub(crate) fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// The doorbells of workers on this machine.
+    pub(crate) fn bells(&self) -> Option<&Arc<Bells>> {
+        self.bells.as_ref()
     }
 
     /// Says of each MPI call that waits for others which one it is, and how long it may take.
@@ -212,7 +222,7 @@ fn ask_daemon() {
 }
 
 /// Initializes MPI in a worker, on the calling thread, and returns the link to its host, and its rank.
-pub(crate) fn initialize_worker() -> Result<(super::MpiLink, i32), String> {
+pub(crate) fn initialize_worker(bells: Option<Pair>) -> Result<(super::MpiLink, i32), String> {
     ffi::claim_thread();
     initialize(Threading::Multiple);
     ffi::return_errors().map_err(|error| error.to_string())?;
@@ -224,7 +234,7 @@ pub(crate) fn initialize_worker() -> Result<(super::MpiLink, i32), String> {
         Err(error) => return Err(error.to_string()),
     }
     let rank = parent.rank().map_err(|error| error.to_string())?;
-    Ok((super::MpiLink::new(parent, launch::flow()), rank))
+    Ok((super::MpiLink::new(parent, launch::flow(), bells), rank))
 }
 
 /// Initializes MPI in a guard, in the place of a worker that did not come to it, so that the parent's
