@@ -1,21 +1,29 @@
 #!/usr/bin/env bash
 # Installs whatever is missing to build, run and test offshoot with one MPI, and nothing else:
 #
-#     scripts/setup.sh [--build-only] [MPI]
+#     scripts/setup.sh [--build-only|--for-peers] [MPI]
 #
 # MPI is one of the names in mpi-names.sh; `system` (the default) is the MPI that is already there, found through MPICC
 # or as `mpicc` in PATH, or else Debian's Open MPI. MPIs from PyPI go into the ignored folder .mpi/. Does nothing, in
-# well under a second, when everything is there. --build-only leaves out what only the tests need.
+# well under a second, when everything is there. --build-only leaves out what only the tests need, --for-peers adds
+# what offshoot is compared with and pip does not have.
 set -euo pipefail
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$scripts/mpi-names.sh"
 
 main() {
-    local for_tests=yes name
-    if [[ ${1:-} == --build-only ]]; then
-        for_tests=no
-        shift
-    fi
+    local for_tests=yes for_peers=no name
+    case ${1:-} in
+        --build-only)
+            for_tests=no
+            shift
+            ;;
+        --for-peers)
+            for_tests=no
+            for_peers=yes
+            shift
+            ;;
+    esac
     name=$(mpi_canonical "${1:-system}")
 
     mkdir -p "$PROJECT_ROOT/.mpi"
@@ -39,6 +47,9 @@ main() {
     if [[ $for_tests == yes ]]; then
         need_nextest
         need_iproute2
+    fi
+    if [[ $for_peers == yes ]]; then
+        need_peers
     fi
 }
 
@@ -174,6 +185,11 @@ need_iproute2() {
     if [[ $(id -u) == 0 ]] && ! PATH=$PATH:/usr/sbin:/sbin command -v ip >/dev/null; then
         install_packages "iproute2 (for the test with two hosts)" iproute2
     fi
+}
+
+need_peers() {
+    command -v parallel >/dev/null || install_packages "GNU parallel (to compare with)" parallel
+    python3 -c 'import ensurepip' 2>/dev/null || install_packages "Python's venv" python3-venv python3-pip
 }
 
 # install_packages WHAT PACKAGE...: with apt-get, as root or through sudo, or says what is to be done by hand.

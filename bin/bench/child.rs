@@ -121,24 +121,26 @@ fn leave_nothing(token: &str) {
 /// This process ends when the one that has started it does, in whatever way.
 pub(crate) fn end_with_parent() {
     if let Some(parent) = getppid() {
-        end_with_process(parent);
+        end_with_process(parent, Duration::ZERO);
     }
 }
 
-/// This process ends when that one does, in whatever way.
-pub(crate) fn end_with(process: i32) {
+/// This process ends when that one does, in whatever way. Not at once: both may be about to end well, and a launcher
+/// that sees one go before that kills the others.
+pub(crate) fn end_soon_after(process: i32) {
     if let Some(process) = Pid::from_raw(process) {
-        end_with_process(process);
+        end_with_process(process, LEAVE_LIMIT / 2);
     }
 }
 
-fn end_with_process(process: Pid) {
+fn end_with_process(process: Pid, grace: Duration) {
     let watch = pidfd_open(process, PidfdFlags::empty());
     thread::spawn(move || {
         if let Ok(watch) = watch {
             // It costs no time as long as nothing happens.
             while poll(&mut [PollFd::new(&watch, PollFlags::IN)], None).is_err() {}
         }
+        thread::sleep(grace);
         std::process::exit(1);
     });
 }

@@ -25,7 +25,7 @@ pub(crate) fn measure(workers: u32, lines: u32) -> anyhow::Result<Vec<Sample>> {
     let xargs = ["-P", &jobs, "-d", "\n", "-a", path(&file)?];
     let others: [(&str, &str, Vec<&str>); 3] = [
         ("xargs", "xargs", [&xargs[..], &["-n", "1", "sh", "-c"]].concat()),
-        ("xargs-without-shell", "xargs", [&xargs[..], &["-I", "{}", "{}"]].concat()),
+        ("xargs-without-shell", "xargs", [&xargs[..], &["-n", "1", LINE]].concat()),
         ("parallel", "parallel", vec!["--will-cite", "-j", &jobs, "-a", path(&file)?]),
     ];
     let mut samples = Vec::new();

@@ -153,7 +153,7 @@ fn turns(name: Name, arguments: &Arguments) -> Vec<Turn> {
     let containments = containments(name, arguments);
     let mut turns = Vec::new();
     for round in 0..ROUNDS {
-        for &work in &works {
+        for &work in works.iter().filter(|work| round < work.rounds()) {
             turns.extend(containments.iter().map(|&containment| Turn { round, work, containment }));
         }
     }

@@ -55,6 +55,9 @@ pub(crate) const ROUNDS: u32 = 3;
 /// How much there is to do with less than a second for each figure: enough to see that it works.
 const WHOLE: f64 = 1.0;
 
+/// Tasks that the scheduler alone takes a while for.
+const MANY: u64 = 10_000_000;
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -93,10 +96,11 @@ impl Name {
                 BOTH.map(|side| Work::Idle { workers, side, millis }).to_vec()
             }
             Self::Scheduler => {
-                let tasks: &[u64] = if is_whole { &[1_000, 100_000, 10_000_000] } else { &[1_000, 10_000] };
+                let tasks: &[u64] = if is_whole { &[1_000, 100_000, 1_000_000] } else { &[1_000, 10_000] };
                 let counts = workers(&[1, 100, 10_000]);
                 let work = |workers| tasks.iter().map(move |&tasks| Work::Scheduler { workers, tasks });
-                counts.into_iter().flat_map(work).collect()
+                let most = is_whole.then_some(Work::Scheduler { workers: counts[0], tasks: MANY });
+                counts.into_iter().flat_map(work).chain(most).collect()
             }
             Self::Run => {
                 let workers = arguments.workers.unwrap_or(2);
@@ -121,6 +125,23 @@ impl Name {
 }
 
 impl Work {
+    /// In how many rounds. What takes long is measured in the first one only.
+    pub(crate) fn rounds(&self) -> u32 {
+        match *self {
+            Self::Scheduler { tasks, .. } if tasks >= MANY => 1,
+            Self::Echoes { bytes, .. } if bytes > GIB => 1,
+            Self::RoundTrips { .. }
+            | Self::AfterIdle { .. }
+            | Self::Throughput { .. }
+            | Self::Echoes { .. }
+            | Self::ColdStart { .. }
+            | Self::Gap { .. }
+            | Self::Idle { .. }
+            | Self::Scheduler { .. }
+            | Self::Lines { .. } => ROUNDS,
+        }
+    }
+
     /// What the figures are called that it gives, if it gives none.
     pub(crate) fn name(&self) -> String {
         match *self {
