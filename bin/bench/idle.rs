@@ -145,6 +145,9 @@ fn cost_of(id: i32) -> Cost {
     cost
 }
 
+/// What is told of a cost: its name, its unit, and the number.
+type Kind<'a> = (&'a str, &'a str, &'a dyn Fn(Cost) -> f64);
+
 /// Of each worker with its guard, of each guard alone, of the host, and of all daemons together.
 fn samples(costs: &Costs, workers: u32, side: Side) -> Vec<Sample> {
     let of = |role| costs.by_role.get(&role).copied();
@@ -157,13 +160,12 @@ fn samples(costs: &Costs, workers: u32, side: Side) -> Vec<Sample> {
         ("daemons", of(Role::Daemon).or(Some(Cost::default()))),
     ];
     let seconds = costs.time.as_secs_f64();
-    let figures: [(&str, &str, &dyn Fn(Cost) -> f64); 3] = [
+    let figures: [Kind<'_>; 3] = [
         ("cpu", "% of a core", &|cost: Cost| cost.cpu.as_secs_f64() * 100.0 / seconds),
         ("switches", "1/s", &|cost: Cost| cost.switches as f64 / seconds),
         ("memory", "MiB", &|cost: Cost| cost.memory_kib as f64 / 1024.0),
     ];
-    let sample = |(what, unit, value): (&str, &str, &dyn Fn(Cost) -> f64),
-                  (who, cost): (&str, Option<Cost>)| {
+    let sample = |(what, unit, value): Kind<'_>, (who, cost): (&str, Option<Cost>)| {
         let sample = Sample::new(format!("idle-{what}-{who}"), unit, Better::Lower);
         match side {
             Side::Ours => sample.ours(cost.map(value)),

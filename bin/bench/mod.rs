@@ -87,7 +87,7 @@ Exit code: 0 everything was measured, 1 some figures were not, 2 wrong usage.";
 /// Wrong usage.
 const USAGE: u8 = 2;
 /// Seconds that one process may take beside those of the user: sixteen workers that start, a gigabyte that travels.
-const LIMIT: f64 = 120.0;
+const LIMIT: f64 = 45.0;
 /// A figure takes minutes at most; more is a slip of the keyboard.
 const SECONDS_MAX: f64 = 3600.0;
 
@@ -114,22 +114,36 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
     if cfg!(debug_assertions) {
         eprintln!("offshoot: this is no release build, and its figures say little");
     }
-    let figures = match all_figures(arguments) {
-        Ok(figures) => figures,
+    match measure_and_print(arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("offshoot: {error:#}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    let printed = if arguments.json { report::print_json(&figures) } else { report::print(&figures) };
-    let all_there = figures.iter().all(|figure| figure.error.is_none());
-    if printed.is_ok() && all_there { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
 }
 
-fn all_figures(arguments: &Arguments) -> anyhow::Result<Vec<Figure>> {
+/// Whether every figure is there. Each name's are printed as they come, in JSON; a table is printed as a whole.
+fn measure_and_print(arguments: &Arguments) -> anyhow::Result<bool> {
     let names = if arguments.names.is_empty() { Name::value_variants() } else { &arguments.names };
+    let mut all = Vec::new();
+    for name in names {
+        let figures = figures(*name, arguments)?;
+        if arguments.json {
+            report::print_json(&figures)?;
+        }
+        all.extend(figures);
+    }
+    if !arguments.json {
+        report::print(&all)?;
+    }
+    Ok(all.iter().all(|figure| figure.error.is_none()))
+}
+
+fn figures(name: Name, arguments: &Arguments) -> anyhow::Result<Vec<Figure>> {
     let mut book = Book::default();
-    let turns: Vec<Turn> = names.iter().flat_map(|name| turns(*name, arguments)).collect();
+    let turns = turns(name, arguments);
     let progress = Progress::start(turns.len());
     for turn in turns {
         progress.show(&turn.work.name());

@@ -1,7 +1,8 @@
 //! Raw MPI for comparison: what a C programmer would write, on the intercommunicator of one `MPI_Comm_spawn`, in
 //! the process tree that the library is measured in. Nothing of the library is in it, and no guard.
 //!
-//! Errors are left to MPI, which ends the process; whoever has started it says so.
+//! Errors, but for those of a library that is only busy, are left to MPI, which ends the process; whoever has started it
+//! says so.
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_int};
@@ -28,6 +29,8 @@ const LEAVE: c_int = 5;
 const PIECE: usize = 1 << 30;
 /// Messages under way to one worker when many are sent: more did not make it faster.
 const IN_FLIGHT: u64 = 64;
+/// How long a library may have no room for a message.
+const BUSY_LIMIT: Duration = Duration::from_secs(10);
 
 /// In a process that was started as a raw worker: does what its host asks for until it is told to leave.
 pub(crate) fn serve() {
@@ -38,6 +41,7 @@ pub(crate) fn serve() {
         ffi::MPI_Comm_get_parent(parent.as_mut_ptr());
         parent.assume_init()
     };
+    return_errors(parent);
     let mut small = [0_u8; 16];
     loop {
         await_message(0, parent);
@@ -115,6 +119,7 @@ impl Workers {
             );
             comm.assume_init()
         };
+        return_errors(comm);
         Self { comm, count }
     }
 
@@ -231,8 +236,10 @@ fn receive(buffer: &mut [u8], rank: c_int, comm: ffi::MPI_Comm) -> c_int {
 
 fn send(bytes: &[u8], rank: c_int, tag: c_int, comm: ffi::MPI_Comm) {
     let count = c_int::try_from(bytes.len()).expect("it is small");
-    // SAFETY: the communicator is live, and the buffer has `count` bytes.
-    unsafe { ffi::MPI_Send(bytes.as_ptr().cast(), count, ffi::RSMPI_UINT8_T, rank, tag, comm) };
+    again_while_busy(|| {
+        // SAFETY: the communicator is live, and the buffer has `count` bytes.
+        unsafe { ffi::MPI_Send(bytes.as_ptr().cast(), count, ffi::RSMPI_UINT8_T, rank, tag, comm) }
+    });
 }
 
 fn send_bulk(bytes: &[u8], comm: ffi::MPI_Comm) {
@@ -241,15 +248,17 @@ fn send_bulk(bytes: &[u8], comm: ffi::MPI_Comm) {
         let mut request = MaybeUninit::uninit();
         // SAFETY: the communicator is live, and the buffer stays until the request has ended, just below.
         unsafe {
-            ffi::MPI_Isend(
-                piece.as_ptr().cast(),
-                count,
-                ffi::RSMPI_UINT8_T,
-                0,
-                BULK,
-                comm,
-                request.as_mut_ptr(),
-            );
+            again_while_busy(|| {
+                ffi::MPI_Isend(
+                    piece.as_ptr().cast(),
+                    count,
+                    ffi::RSMPI_UINT8_T,
+                    0,
+                    BULK,
+                    comm,
+                    request.as_mut_ptr(),
+                )
+            });
             end(request.assume_init());
         }
     }
@@ -273,6 +282,22 @@ fn receive_bulk(bytes: &mut [u8], comm: ffi::MPI_Comm) {
             end(request.assume_init());
         }
     }
+}
+
+/// Starts a send, again and again while the library has no room for it: MPICH over TCP says so with an error, and
+/// any other one would be the same the next time.
+fn again_while_busy(mut send: impl FnMut() -> c_int) {
+    let begun = Instant::now();
+    while send() != ffi::MPI_SUCCESS as c_int {
+        assert!(begun.elapsed() < BUSY_LIMIT, "raw MPI cannot send");
+        thread::yield_now();
+    }
+}
+
+/// Has errors on this communicator returned, for [`again_while_busy`].
+fn return_errors(comm: ffi::MPI_Comm) {
+    // SAFETY: the communicator is live, and the handler is a predefined one (MPI-4.1 §9.3).
+    unsafe { ffi::MPI_Comm_set_errhandler(comm, ffi::RSMPI_ERRORS_RETURN) };
 }
 
 /// Polls until a request has ended.
