@@ -57,7 +57,10 @@ fn measure(workers: u32, seconds: f64) -> anyhow::Result<()> {
     tell(&json!({ "submitted_per_s": rate(seconds, 2_000, 1_000_000, |count| submit(&pool, count))? }));
     tell(&json!({ "batched_per_s": rate(seconds, 2_000, 1_000_000, |count| map(&pool, count))? }));
     let payload = ByteBuf::from(vec![7; MIB]);
-    let echoes = repeated(seconds, || Ok(drop(pool.submit(echo(payload.clone()))?.wait()?)))?;
+    let echoes = repeated(seconds, || {
+        pool.submit(echo(payload.clone()))?.wait()?;
+        Ok(())
+    })?;
     tell(&json!({ "payload_mb_per_s": 2.0 * MIB as f64 / 1e6 / median(echoes) }));
     tell(&json!({ "idle": true }));
     thread::sleep(IDLE);
@@ -67,8 +70,7 @@ fn measure(workers: u32, seconds: f64) -> anyhow::Result<()> {
 }
 
 fn one_by_one(pool: &Pool, count: usize) -> anyhow::Result<()> {
-    let handles: Result<Vec<_>, _> =
-        (0..count).map(|_| pool.submit(nothing().idempotent(false))).collect();
+    let handles: Result<Vec<_>, _> = (0..count).map(|_| pool.submit(nothing().idempotent(false))).collect();
     handles?.into_iter().try_for_each(|handle| Ok(handle.wait()?))
 }
 

@@ -196,16 +196,24 @@ def idle_percent(token):
 
 
 def processes(token):
-    """The numbers of all processes that have this in their environment."""
+    """The numbers of all processes that have this in their environment, and of all that those have started: some of
+    these have been given another environment."""
     wanted = f"{TOKEN}={token}".encode()
-    found = []
+    found, children = set(), {}
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            children.setdefault(parent, []).append(int(folder.name))
             if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
+                found.add(int(folder.name))
         except OSError:
             pass  # It is gone, or somebody else's.
-    return found
+    to_look_at = list(found)
+    while to_look_at:
+        more = set(children.get(to_look_at.pop(), [])) - found
+        found |= more
+        to_look_at += more
+    return sorted(found)
 
 
 def cpu_nanos(process):
