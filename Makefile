@@ -10,7 +10,7 @@ PROFILE ?= default
 SECONDS ?= 300
 WITH_MPI := scripts/with-mpi.sh $(MPI)
 
-.PHONY: help setup build run test spawns matrix lint soak fuzz mutants bench clean
+.PHONY: help setup build run test spawns matrix lint soak fuzz mutants bench peers clean
 
 help: ## List these commands
 	@echo 'make TARGET [MPI=system|openmpi-4.1|openmpi-5.0|mpich-5|mpich-4.3|intel-2021|abi|abi-intel]'
@@ -53,8 +53,14 @@ fuzz: ## Give each decoder what a fuzzer makes up, for SECONDS (300) in all
 mutants: setup ## Prove that each oracle of the core kills its mutant
 	$(WITH_MPI) scripts/mutants.sh
 
-bench: setup ## Measure round trips and rates beside the raw MPI
-	$(WITH_MPI) cargo bench
+bench: setup ## Measure everything beside the raw MPI, in three minutes or so
+	$(WITH_MPI) cargo run --release --bin offshoot -- bench
 
-clean: ## Remove what was built and the MPIs that were installed here
-	rm -rf target .mpi
+peers: ## Measure the same work on mpi4py, Dask, Ray, Parsl, xargs and GNU parallel, into docs/
+	@scripts/setup.sh --for-peers $(MPI)
+	$(WITH_MPI) cargo build --release --bin offshoot --example peer_offshoot
+	$(WITH_MPI) python3 benches/peers/run.py
+	$(WITH_MPI) cargo run --release --bin offshoot -- bench run
+
+clean: ## Remove what was built and the MPIs and peers that were installed here
+	rm -rf target .mpi .peers

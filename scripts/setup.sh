@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs whatever is missing to build, run and test offshoot with one MPI, and nothing else:
 #
-#     scripts/setup.sh [--build-only | --fuzz] [MPI]
+#     scripts/setup.sh [--build-only | --fuzz | --for-peers] [MPI]
 #
 # MPI is one of the names in mpi-names.sh; `system` (the default) is the MPI that is already there, found through MPICC
 # or as `mpicc` in PATH, or else Debian's Open MPI. MPIs from PyPI go into the ignored folder .mpi/. Does nothing, in
-# well under a second, when everything is there. --build-only leaves out what only the tests need, --fuzz installs what only
-# the fuzzer needs instead of that.
+# well under a second, when everything is there. --build-only leaves out what only the tests need; --fuzz installs instead
+# of that what only the fuzzer needs, --for-peers what offshoot is compared with and pip does not have.
 set -euo pipefail
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$scripts/mpi-names.sh"
@@ -16,6 +16,7 @@ main() {
     case ${1:-} in
         --build-only) purpose=build ;;
         --fuzz) purpose=fuzz ;;
+        --for-peers) purpose=peers ;;
     esac
     if [[ $purpose != tests ]]; then
         shift
@@ -47,6 +48,7 @@ main() {
             need_iproute2
             ;;
         fuzz) need_fuzzer ;;
+        peers) need_peers ;;
     esac
 }
 
@@ -197,6 +199,11 @@ need_iproute2() {
     if [[ $(id -u) == 0 ]] && ! PATH=$PATH:/usr/sbin:/sbin command -v ip >/dev/null; then
         install_packages "iproute2 (for the test with two hosts)" iproute2
     fi
+}
+
+need_peers() {
+    command -v parallel >/dev/null || install_packages "GNU parallel (to compare with)" parallel
+    python3 -c 'import ensurepip' 2>/dev/null || install_packages "Python's venv" python3-venv python3-pip
 }
 
 # install_packages WHAT PACKAGE...: with apt-get, as root or through sudo, or says what is to be done by hand.

@@ -28,6 +28,8 @@
 //!
 //! ARCHITECTURE.md in the repository is the map of what is inside.
 
+#[doc(hidden)]
+pub mod bench_support;
 mod containment;
 mod core;
 mod diagnosis;

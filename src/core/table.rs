@@ -65,7 +65,8 @@ impl<T> Table<T> {
 
     /// Enters something, and returns what was there before.
     pub(crate) fn insert(&mut self, number: u64, entry: T) -> Option<T> {
-        let page = self.pages.entry(number / PAGE).or_insert_with(|| self.spare.take().unwrap_or_else(Page::empty));
+        let page =
+            self.pages.entry(number / PAGE).or_insert_with(|| self.spare.take().unwrap_or_else(Page::empty));
         let before = page.slots[place(number)].replace(entry);
         if before.is_none() {
             page.length += 1;

@@ -314,7 +314,8 @@ impl Member {
 /// Keeps the name of a machine for as long as this process lives. There are few, and each result carries one from
 /// thread to thread: counting its references would cost more than the rest of a short task's way.
 fn keep(mut name: String) -> &'static str {
-    static NAMES: Mutex<FxHashSet<&'static str>> = Mutex::new(FxHashSet::with_hasher(rustc_hash::FxBuildHasher));
+    static NAMES: Mutex<FxHashSet<&'static str>> =
+        Mutex::new(FxHashSet::with_hasher(rustc_hash::FxBuildHasher));
     let end = name.floor_char_boundary(HOST_NAME_MAX);
     name.truncate(end);
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);

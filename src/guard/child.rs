@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::output::{Outlet, Taker};
-use crate::launch::{self, BELL_VARIABLE, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER};
+use crate::launch::{
+    self, BELL_VARIABLE, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER,
+};
 use crate::process::{self, Board};
 use crate::transport::bells::{self, Inheritance};
 use crate::wire::control::{BellPlace, Ended, How, Start};

@@ -46,8 +46,8 @@ pub(crate) use reach::{Hints, Site, ask, outlives_hosts, own_host_info, sites};
 #[cfg(any(test, fuzzing))]
 pub(crate) use record::record_property;
 pub(crate) use record::{
-    BELL_VARIABLE, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role, guard_arguments, peer,
-    role,
+    BELL_VARIABLE, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role,
+    guard_arguments, peer, role,
 };
 pub(crate) use scratch::{clear_up_after, has_own_folders, remove_own_folders};
 pub(crate) use segments::unlink_segments;

@@ -75,7 +75,9 @@ pub(crate) fn role() -> Result<Role, String> {
         let bell = env::var(BELL_VARIABLE).ok();
         process::remove_variable(ROLE_VARIABLE);
         let peer = env::var(PEER_VARIABLE).unwrap_or_default();
-        [NEWS_VARIABLE, BOARD_VARIABLE, BELL_VARIABLE, PEER_VARIABLE].into_iter().for_each(process::remove_variable);
+        [NEWS_VARIABLE, BOARD_VARIABLE, BELL_VARIABLE, PEER_VARIABLE]
+            .into_iter()
+            .for_each(process::remove_variable);
         transport::take_flow()?;
         return Ok(Role::Worker { news, board, bell, unfit: check_peer(&peer).err() });
     }

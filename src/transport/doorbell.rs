@@ -55,8 +55,9 @@ impl Doorbell {
         fence(Ordering::SeqCst);
         if !is_needed() {
             while word.load(Ordering::Acquire) == ASLEEP {
-                let left = until
-                    .map_or(Duration::from_secs(3600), |until| until.saturating_duration_since(Instant::now()));
+                let left = until.map_or(Duration::from_secs(3600), |until| {
+                    until.saturating_duration_since(Instant::now())
+                });
                 if left.is_zero() {
                     break;
                 }

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::codec::{self, CODEC_ID, CodecError};
 use super::control::{
-    Dropped, Ended, FROM_GUARD_MAX, FromGuard, How, LINE_MAX, Output, Secret, Splitter, Start, StreamName,
-    Ticket, ToGuard, Watch,
+    BellPlace, Dropped, Ended, FROM_GUARD_MAX, FromGuard, How, LINE_MAX, Output, Secret, Splitter, Start,
+    StreamName, Ticket, ToGuard, Watch,
 };
 use super::frame::{FRAME_MAX, PREFIX, PROTOCOL_VERSION, WireError};
 use super::message::{
@@ -246,7 +246,7 @@ pub(crate) fn from_guard() -> impl Strategy<Value = FromGuard> {
         (any::<u64>(), any::<[u8; 16]>())
             .prop_map(|(ticket, secret)| FromGuard::Here { ticket: Ticket(ticket), secret: Secret(secret) }),
         (any::<u32>(), any::<String>()).prop_map(|(pid, host)| FromGuard::Started { pid, host }),
-        any::<String>().prop_map(|name| FromGuard::Awaited { name }),
+        any::<String>().prop_map(|port| FromGuard::Awaited { port }),
         Just(FromGuard::Ready),
         Just(FromGuard::Beat),
         Just(FromGuard::Leaving),
@@ -257,8 +257,11 @@ pub(crate) fn from_guard() -> impl Strategy<Value = FromGuard> {
 
 pub(crate) fn to_guard() -> impl Strategy<Value = ToGuard> {
     let text = || vec(any::<u8>(), 0..30);
-    let watch = (any::<bool>(), any::<Option<Duration>>())
-        .prop_map(|(is_output_wanted, heartbeat_timeout)| Watch { is_output_wanted, heartbeat_timeout });
+    let bell = any::<Option<(u32, i32, u32, u32)>>()
+        .prop_map(|bell| bell.map(|(pid, file, mark, at)| BellPlace { pid, file, mark, at }));
+    let watch = (any::<bool>(), any::<Option<Duration>>(), bell).prop_map(
+        |(is_output_wanted, heartbeat_timeout, bell)| Watch { is_output_wanted, heartbeat_timeout, bell },
+    );
     let start = (text(), vec(text(), 0..5), vec((text(), text()), 0..5), text(), watch);
     let start = start.prop_map(|(executable, arguments, variables, directory, watch)| Start {
         executable,

@@ -14,7 +14,6 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use crate::core::Table;
 use crate::driver::{Command, Submission};
 use crate::error::{Origin, RejectReason, TaskError};
@@ -24,6 +23,7 @@ use crate::pool::handle::decode;
 use crate::pool::reply::{Arrival, Batch, Inbox, Promise, Settled};
 use crate::pool::{Answer, Pool, encode};
 use crate::task::{Call, Conditions, Task};
+use bytes::Bytes;
 
 /// Calls that a stream is ahead of its user at most: enough to fill the windows of many workers with the
 /// shortest tasks.

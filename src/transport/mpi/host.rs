@@ -18,7 +18,7 @@ use super::{Runtime, traffic};
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::finding::Finding;
 use crate::ids::WorkerId;
-use crate::launch::{self, Hints, ProcessManager, Program, Site};
+use crate::launch::{self, Hints, Program, Site};
 use crate::process;
 use crate::transport::bells::WorkerBell;
 use crate::transport::control::{Expectation, Notice, Whereabouts};

@@ -141,11 +141,6 @@ impl Runtime {
         &self.pulse
     }
 
-    /// Who starts what is spawned.
-    pub(crate) fn manager(&self) -> ProcessManager {
-        self.manager
-    }
-
     /// What is to lie there while MPI starts its launcher: in the first spawn, if at all.
     pub(crate) fn decoy(&self) -> Option<Decoy<'static>> {
         if self.has_spawned.replace(true) || self.manager == ProcessManager::Own {
