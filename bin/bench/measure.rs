@@ -20,6 +20,7 @@ pub(crate) fn serve_if_raw() {
     if arguments.next().as_deref() != Some(raw::FLAG) {
         return;
     }
+    raw::forget_what_is_for_hosts();
     if let Some(host) = arguments.next().and_then(|host| host.parse().ok()) {
         child::end_soon_after(host);
     }
@@ -37,9 +38,7 @@ pub(crate) fn run(work: &str, file: &Path) -> anyhow::Result<()> {
         Work::Scheduler { .. } => "none".to_owned(),
         _ => diagnosis.containment.to_string(),
     };
-    // Some libraries count the zero at the end of their text.
-    let mpi = diagnosis.mpi_version.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned();
-    let done = Done { mpi, containment, outcome };
+    let done = Done { mpi: diagnosis.mpi_version, containment, outcome };
     fs::write(file, serde_json::to_vec(&done)?).context("nobody can be told")
 }
 

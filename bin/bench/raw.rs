@@ -32,6 +32,14 @@ const IN_FLIGHT: u64 = 64;
 /// How long a library may have no room for a message.
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
 
+/// In a process that was started as a raw worker, before it has a second thread: takes out of its environment what
+/// `init()` has set in its host's for hosts only. A guard does the same; a worker that had it would give up its first
+/// connection in `MPI_Init`.
+pub(crate) fn forget_what_is_for_hosts() {
+    // SAFETY: this process has one thread, so nobody reads the environment meanwhile.
+    unsafe { std::env::remove_var("MPIR_CVAR_CH4_OFI_MAX_EAGAIN_RETRY") };
+}
+
 /// In a process that was started as a raw worker: does what its host asks for until it is told to leave.
 pub(crate) fn serve() {
     initialize();

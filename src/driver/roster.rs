@@ -316,8 +316,10 @@ impl Member {
 fn keep(mut name: String) -> &'static str {
     static NAMES: Mutex<FxHashSet<&'static str>> =
         Mutex::new(FxHashSet::with_hasher(rustc_hash::FxBuildHasher));
-    let end = name.floor_char_boundary(HOST_NAME_MAX);
-    name.truncate(end);
+    if name.len() > HOST_NAME_MAX {
+        let end = (0..=HOST_NAME_MAX).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
+        name.truncate(end);
+    }
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(kept) = names.get(name.as_str()) {
         return kept;

@@ -69,7 +69,9 @@ pub(crate) fn prepare() {
         return;
     }
     process::remember_environment();
-    let version = mpi::environment::library_version().unwrap_or_default().trim().to_owned();
+    let version = mpi::environment::library_version().unwrap_or_default();
+    // Open MPI counts the zero byte at the end.
+    let version = version.trim_matches(|c: char| c == char::from(0) || c.is_whitespace()).to_owned();
     let family = Family::of(&version);
     let installation = Installation::find(family);
     let manager = manager::choose(family, &version);

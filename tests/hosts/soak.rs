@@ -108,8 +108,11 @@ fn stay_flat(mut round: impl FnMut(u64) -> anyhow::Result<()>) -> anyhow::Result
     Ok(())
 }
 
+/// A figure of a look.
+type Count = fn(&Look) -> usize;
+
 /// What is counted, and must not become more.
-const COUNTED: [(&str, fn(&Look) -> usize); 5] = [
+const COUNTED: [(&str, Count); 5] = [
     ("descriptors", |look| look.descriptors),
     ("threads", |look| look.threads),
     ("processes", |look| look.processes),
