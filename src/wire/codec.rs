@@ -7,8 +7,13 @@
 //!
 //! No type of our own protocol is recursive: a recursive one could overflow the stack, limit or not.
 
+use bincode::de::read::Reader;
+use bincode::error::DecodeError;
+use bincode::serde::OwnedSerdeDecoder;
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
+
+use super::bulk::{self, Input, Outgoing, Output};
 
 /// Names the encoding of heads and values; host and worker compare it in the hello.
 pub(crate) const CODEC_ID: &str = "bincode-2/le/heads-varint/values-fixint";
@@ -16,15 +21,13 @@ pub(crate) const CODEC_ID: &str = "bincode-2/le/heads-varint/values-fixint";
 /// Decodes under a limit of some sixteen times what came. `bincode` counts the bytes that it reads, integers of one byte as
 /// eight, and makes room for as many bytes as a string says that it has; and its limits are constants.
 macro_rules! decode_within_limit {
-    ($bytes:expr, $config:expr) => {
+    ($decode:path, $bytes:expr, $config:expr) => {
         match $bytes.len() {
-            0..=0x1_0000 => bincode::serde::decode_from_slice($bytes, $config.with_limit::<0x10_0000>()),
-            0..=0x10_0000 => bincode::serde::decode_from_slice($bytes, $config.with_limit::<0x100_0000>()),
-            0..=0x100_0000 => bincode::serde::decode_from_slice($bytes, $config.with_limit::<0x1000_0000>()),
-            0..=0x1000_0000 => {
-                bincode::serde::decode_from_slice($bytes, $config.with_limit::<0x1_0000_0000>())
-            }
-            _ => bincode::serde::decode_from_slice($bytes, $config.with_limit::<0x4_0000_0000>()),
+            0..=0x1_0000 => $decode($bytes, $config.with_limit::<0x10_0000>()),
+            0..=0x10_0000 => $decode($bytes, $config.with_limit::<0x100_0000>()),
+            0..=0x100_0000 => $decode($bytes, $config.with_limit::<0x1000_0000>()),
+            0..=0x1000_0000 => $decode($bytes, $config.with_limit::<0x1_0000_0000>()),
+            _ => $decode($bytes, $config.with_limit::<0x4_0000_0000>()),
         }
     };
 }
@@ -48,20 +51,55 @@ pub(crate) fn encode_head<T: Serialize>(head: &T, buffer: &mut Vec<u8>) -> Resul
 
 /// Decodes a structure of our own protocol, which must fill `bytes` exactly.
 pub(crate) fn decode_head<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let decoded = decode_within_limit!(bytes, bincode::config::standard());
+    let config = bincode::config::standard();
+    let decoded = decode_within_limit!(bincode::serde::decode_from_slice, bytes, config);
     exactly(decoded?, bytes)
 }
 
 /// Encodes a user's value.
 pub(crate) fn encode_value<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let output = Output::default();
     let config = bincode::config::standard().with_fixed_int_encoding();
-    Ok(bincode::serde::encode_to_vec(value, config)?)
+    bincode::serde::encode_into_std_write(Outgoing::new(value, &output), &mut &output, config)?;
+    Ok(output.into_bytes())
 }
 
 /// Decodes a user's value, which must fill `bytes` exactly.
 pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let decoded = decode_within_limit!(bytes, bincode::config::standard().with_fixed_int_encoding());
+    let config = bincode::config::standard().with_fixed_int_encoding();
+    let decoded = decode_within_limit!(decode_value_from_slice, bytes, config);
     exactly(decoded?, bytes)
+}
+
+fn decode_value_from_slice<T: DeserializeOwned>(
+    bytes: &[u8],
+    config: impl bincode::config::Config,
+) -> Result<(T, usize), DecodeError> {
+    let input = Input::new(bytes);
+    let mut decoder = OwnedSerdeDecoder::from_reader(Source(&input), config);
+    let value = bulk::decode(decoder.as_deserializer(), &input)?;
+    Ok((value, bytes.len() - input.rest().len()))
+}
+
+/// What `bincode` reads from, while others do, too.
+struct Source<'a>(&'a Input<'a>);
+
+impl Reader for Source<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), DecodeError> {
+        let additional = bytes.len().saturating_sub(self.0.rest().len());
+        let taken = self.0.take(bytes.len()).ok_or(DecodeError::UnexpectedEnd { additional })?;
+        bytes.copy_from_slice(taken);
+        Ok(())
+    }
+
+    fn peek_read(&mut self, count: usize) -> Option<&[u8]> {
+        self.0.rest().get(..count)
+    }
+
+    fn consume(&mut self, count: usize) {
+        // Only what was seen is consumed.
+        let _ = self.0.take(count);
+    }
 }
 
 fn exactly<T>((value, used): (T, usize), bytes: &[u8]) -> Result<T, CodecError> {
@@ -69,5 +107,136 @@ fn exactly<T>((value, used): (T, usize), bytes: &[u8]) -> Result<T, CodecError> 
         Ok(value)
     } else {
         Err(CodecError::Trailing { left: bytes.len() - used, total: bytes.len() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, VecDeque};
+
+    use proptest::prelude::*;
+    use serde::de::{SeqAccess, Visitor};
+    use serde::ser::SerializeSeq;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::*;
+
+    /// As `bincode` alone has it.
+    fn plainly<T: Serialize>(value: &T) -> Vec<u8> {
+        let config = bincode::config::standard().with_fixed_int_encoding();
+        bincode::serde::encode_to_vec(value, config).expect("it encodes")
+    }
+
+    fn plainly_back<T: DeserializeOwned>(bytes: &[u8]) -> T {
+        let config = bincode::config::standard().with_fixed_int_encoding();
+        bincode::serde::decode_from_slice(bytes, config).expect("it decodes").0
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, proptest_derive::Arbitrary)]
+    struct Newtype(Vec<i16>);
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, proptest_derive::Arbitrary)]
+    enum Shape {
+        Unit,
+        One(Vec<u128>),
+        Two(Vec<i8>, Box<[u64]>),
+        Named { wide: Vec<i128>, few: Option<Vec<f32>> },
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, proptest_derive::Arbitrary)]
+    struct Everything {
+        bytes: Vec<u8>,
+        floats: Vec<f64>,
+        newtype: Newtype,
+        shapes: Vec<Shape>,
+        map: BTreeMap<String, Vec<u32>>,
+        deque: VecDeque<i64>,
+        words: Vec<String>,
+        flags: Vec<bool>,
+        letters: Vec<char>,
+        nested: Vec<Vec<u16>>,
+        array: [Vec<i32>; 2],
+    }
+
+    /// Not-a-number is not itself, so what is compared are bytes.
+    fn agree(value: &Everything) {
+        let encoded = encode_value(value).expect("it encodes");
+        assert_eq!(encoded, plainly(value));
+        let ours: Everything = decode_value(&encoded).expect("it is whole");
+        assert_eq!(plainly(&ours), encoded);
+        let theirs: Everything = plainly_back(&encoded);
+        assert_eq!(plainly(&theirs), encoded);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn arrays_of_numbers_change_nothing_in_what_travels(value in any::<Everything>()) {
+            agree(&value);
+        }
+
+        #[test]
+        fn a_part_of_an_array_is_an_error(value in any::<(Vec<f64>, Vec<u8>)>(), cut in any::<prop::sample::Index>()) {
+            let encoded = encode_value(&value).expect("it encodes");
+            let part = &encoded[..cut.index(encoded.len())];
+            prop_assert!(decode_value::<(Vec<f64>, Vec<u8>)>(part).is_err());
+        }
+    }
+
+    #[test]
+    fn a_length_that_nothing_follows_takes_no_memory() {
+        for claim in [1, 1 << 40, u64::MAX / 8, u64::MAX] {
+            let refused = decode_value::<Vec<f64>>(&claim.to_le_bytes()).expect_err("there are no numbers");
+            assert!(refused.to_string().contains("longer than what came"), "{refused}");
+        }
+    }
+
+    /// Something that comes by its numbers in its own way, out and in.
+    #[derive(Debug, PartialEq)]
+    struct Own(Vec<f64>);
+
+    impl Serialize for Own {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut sequence = serializer.serialize_seq(Some(self.0.len()))?;
+            self.0.iter().try_for_each(|number| sequence.serialize_element(number))?;
+            sequence.end()
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Own {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            /// Makes the same type as serde's own visitor does, of other elements.
+            struct Doubling;
+
+            impl<'de> Visitor<'de> for Doubling {
+                type Value = Vec<f64>;
+
+                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str("numbers")
+                }
+
+                fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<f64>, A::Error> {
+                    let mut doubled = Vec::new();
+                    while let Some(number) = elements.next_element::<f64>()? {
+                        doubled.push(2.0 * number);
+                    }
+                    Ok(doubled)
+                }
+            }
+
+            deserializer.deserialize_seq(Doubling).map(Self)
+        }
+    }
+
+    #[test]
+    fn what_goes_another_way_is_left_to_it() {
+        let numbers = vec![1.0, 2.5, -3.0];
+        let as_vector = encode_value(&numbers).expect("it encodes");
+        let as_own = encode_value(&Own(numbers.clone())).expect("it encodes");
+        assert_eq!(as_own, as_vector, "both sides need not go the same way");
+        assert_eq!(decode_value::<Vec<f64>>(&as_own).expect("it is whole"), numbers);
+        assert_eq!(decode_value::<Own>(&as_vector).expect("it is whole"), Own(vec![2.0, 5.0, -6.0]));
+        assert_eq!(decode_value::<VecDeque<f64>>(&as_vector).expect("it is whole"), VecDeque::from(numbers));
     }
 }

@@ -4,6 +4,7 @@
 //! said; `control` is what guards and their parent say to each other, and `marker` what a worker's output has in it
 //! for its guard. Whatever comes from the other side is the world: each decoder returns an error, none panics.
 
+mod bulk;
 pub(crate) mod codec;
 pub(crate) mod control;
 pub(crate) mod flow;
