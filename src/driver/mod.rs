@@ -33,6 +33,7 @@ use crate::launch::Program;
 use crate::pool::{Promise, Shared};
 use crate::task::Conditions;
 use crate::transport::{Attention, Report, Rings, Transport};
+use crate::wire::frame::Parcel;
 use crate::wire::message::{AnswerMessage, FromWorker, Outcome};
 
 /// How a turn left the driver.
@@ -49,7 +50,7 @@ pub(crate) enum Turn {
 
 /// Something to be done for one worker that takes MPI calls.
 enum Errand {
-    Send(WorkerId, Vec<u8>),
+    Send(WorkerId, Parcel),
     Disconnect(WorkerId),
 }
 

@@ -10,6 +10,7 @@ use crate::error::{Place, SpawnCause, SpawnFailure};
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 use crate::launch::{Initializer, Program};
 use crate::task::Definition;
+use crate::wire::frame::Parcel;
 use crate::wire::message::{
     AnswerMessage, Failure, FromWorker, Hello, ITEM_OVERHEAD, KnownTask, TaskMessage, ToWorker, Welcome,
     WireKind, encode_tasks,
@@ -81,12 +82,12 @@ pub(super) enum Loss {
 /// What follows from a worker's message.
 pub(super) enum Said {
     /// Its hello is accepted: send this.
-    Welcome(Vec<u8>),
+    Welcome(Parcel),
     Ready,
     /// It cannot be used: send this, so that it leaves.
     Unfit {
         failure: SpawnFailure,
-        retire: Vec<u8>,
+        retire: Parcel,
     },
     Answers(Vec<AnswerMessage>),
     /// It is about to disconnect. `known_gone`: the core does not count it any more.
@@ -238,7 +239,7 @@ impl Roster {
     }
 
     /// Hands over all that is to be sent, as frames.
-    pub(super) fn flush(&mut self, mut send: impl FnMut(WorkerId, Vec<u8>)) {
+    pub(super) fn flush(&mut self, mut send: impl FnMut(WorkerId, Parcel)) {
         for worker in self.unsent.drain(..) {
             let Some(member) = self.members.get_mut(&worker) else { continue };
             let Unsent { tasks, recanted, retire, listed } = &mut member.unsent;

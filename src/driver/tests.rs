@@ -17,6 +17,7 @@ use crate::pool::Pool;
 use crate::task::Registry;
 use crate::transport::{Call, Doorbell, Pulse, Rings};
 use crate::wire::codec::CODEC_ID;
+use crate::wire::frame::Parcel;
 use crate::wire::message::{Hello, ToWorker};
 
 crate::tasks! {
@@ -55,14 +56,15 @@ impl Transport for Scripted {
         let known = Registry::empty().with::<double>().known();
         let hello = Hello { codec: CODEC_ID.to_owned(), host: "scripted".to_owned(), pid: 1, known };
         self.reports.push_back(Report::Spawned { worker });
-        self.reports.push_back(Report::Frame { worker, bytes: FromWorker::Hello(hello).encode().into() });
+        self.reports
+            .push_back(Report::Frame { worker, bytes: FromWorker::Hello(hello).encode().into_bytes() });
     }
 
-    fn send(&mut self, worker: WorkerId, frame: Vec<u8>) {
-        let message = ToWorker::decode(frame.into()).expect("the driver encodes well");
+    fn send(&mut self, worker: WorkerId, frame: Parcel) {
+        let message = ToWorker::decode(frame.into_bytes()).expect("the driver encodes well");
         for reaction in (self.habit)(&message) {
             self.reports.push_back(match reaction {
-                Reaction::Say(message) => Report::Frame { worker, bytes: message.encode().into() },
+                Reaction::Say(message) => Report::Frame { worker, bytes: message.encode().into_bytes() },
                 Reaction::Babble => Report::Frame { worker, bytes: Bytes::from_static(b"what?") },
                 Reaction::Die => Report::Lost { worker, reason: "killed by SIGKILL".to_owned() },
             });
@@ -396,7 +398,7 @@ impl Transport for Stuck {
         self.asked = true;
     }
 
-    fn send(&mut self, _worker: WorkerId, _frame: Vec<u8>) {}
+    fn send(&mut self, _worker: WorkerId, _frame: Parcel) {}
 
     fn disconnect(&mut self, _worker: WorkerId) {}
 

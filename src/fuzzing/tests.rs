@@ -17,8 +17,8 @@ fn check_all(bytes: &[u8]) {
 /// A message of any kind, as it travels.
 fn message() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
-        to_worker().prop_map(|message| message.encode()),
-        from_worker().prop_map(|message| message.encode()),
+        to_worker().prop_map(|message| message.encode().into_bytes().to_vec()),
+        from_worker().prop_map(|message| message.encode().into_bytes().to_vec()),
         to_guard().prop_map(|message| message.encode()),
         from_guard().prop_map(|message| message.encode()),
     ]
@@ -110,8 +110,8 @@ fn many_small_things_take_the_memory_that_is_justified() {
         ran: std::time::Duration::ZERO,
         outcome: Outcome::Skipped,
     };
-    check_all(&FromWorker::Answers(vec![skipped; 100_000]).encode());
-    check_all(&ToWorker::Recant(vec![crate::ids::TaskId(0); 1_000_000]).encode());
+    check_all(&FromWorker::Answers(vec![skipped; 100_000]).encode().into_bytes());
+    check_all(&ToWorker::Recant(vec![crate::ids::TaskId(0); 1_000_000]).encode().into_bytes());
 }
 
 /// Of every length of message, because limits go with it.
@@ -131,7 +131,7 @@ fn a_string_that_is_claimed_takes_no_memory() {
 /// The first portion of a frame that says that it has almost a gigabyte.
 #[test]
 fn a_frame_that_is_claimed_takes_no_memory() {
-    let mut frame = FromWorker::Bye.encode();
+    let mut frame = FromWorker::Bye.encode().into_bytes().to_vec();
     frame[8..16].copy_from_slice(&((1_u64 << 30) - 100).to_le_bytes());
     let portion = [&[7][..], &frame, &[0; 8], &[2, 1, 2, 3, 4]].concat();
     check(crate::wire::properties::portions, &portion);

@@ -15,6 +15,7 @@ use crate::error::{SpawnCause, SpawnFailure};
 use crate::ids::WorkerId;
 use crate::launch::Program;
 use crate::task::Registry;
+use crate::wire::frame::Parcel;
 use crate::worker::{self, Place};
 
 /// The workers of one pool, each a thread.
@@ -56,9 +57,9 @@ impl Transport for LoopbackTransport {
         self.report.send(report).expect("this side holds the receiver");
     }
 
-    fn send(&mut self, worker: WorkerId, frame: Vec<u8>) {
+    fn send(&mut self, worker: WorkerId, frame: Parcel) {
         let Some(peer) = self.peers.get(&worker) else { return };
-        if peer.send(frame.into()).is_err() {
+        if peer.send(frame.into_bytes()).is_err() {
             let report = Report::Lost { worker, reason: "its thread has ended".to_owned() };
             self.report.send(report).expect("this side holds the receiver");
         }
@@ -112,8 +113,8 @@ impl LoopbackLink {
 }
 
 impl Link for LoopbackLink {
-    fn send(&mut self, frame: Vec<u8>) -> Result<(), LinkError> {
-        self.tell(Report::Frame { worker: self.worker, bytes: frame.into() })
+    fn send(&mut self, frame: Parcel) -> Result<(), LinkError> {
+        self.tell(Report::Frame { worker: self.worker, bytes: frame.into_bytes() })
     }
 
     fn try_receive(&mut self) -> Result<Option<Bytes>, LinkError> {

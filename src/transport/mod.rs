@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::error::SpawnFailure;
 use crate::ids::WorkerId;
 use crate::launch::Program;
+use crate::wire::frame::Parcel;
 
 pub(crate) mod bells;
 pub(crate) mod control;
@@ -31,7 +32,7 @@ pub(crate) trait Transport {
     /// Starts a worker. [`Report::Spawned`] or [`Report::SpawnFailed`] follows from `poll`.
     fn spawn(&mut self, worker: WorkerId, program: &Program);
     /// Sends a frame. Frames to one worker arrive in the order in which they were sent.
-    fn send(&mut self, worker: WorkerId, frame: Vec<u8>);
+    fn send(&mut self, worker: WorkerId, frame: Parcel);
     /// Closes the connection to a worker that said goodbye: both sides do so at the same time.
     fn disconnect(&mut self, worker: WorkerId);
     /// Forgets a worker that is lost; nothing is sent to it and nothing is expected of it.
@@ -79,7 +80,7 @@ pub(crate) trait Link {
     ///
     /// # Errors
     /// [`LinkError`] if the host cannot be reached any more.
-    fn send(&mut self, frame: Vec<u8>) -> Result<(), LinkError>;
+    fn send(&mut self, frame: Parcel) -> Result<(), LinkError>;
     /// Takes the next frame from the host if there is one, and makes progress.
     ///
     /// # Errors

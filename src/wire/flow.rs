@@ -9,10 +9,13 @@
 //! A message after which its frame is not whole yet, by the lengths at the frame's beginning, is continued
 //! by the next. [`Outbox`] is the sender's end, [`Inbox`] the receiver's; neither does any I/O.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::WireError;
-use super::frame;
+use super::frame::{self, Parcel};
 
 /// Bytes of a message and of what is under way. Both ends have the same, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub(crate) struct Flow {
     pub(crate) window: usize,
 }
 
+/// The most bytes of a message where there is no flow: below what fits the `int` of every MPI.
+const MESSAGE_MAX: usize = 1 << 29;
 /// What a message takes up in the system's buffers, beside its bytes.
 const OVERHEAD: usize = 256;
 
@@ -56,9 +61,7 @@ impl Count {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     flow: Option<Flow>,
-    waiting: VecDeque<Vec<u8>>,
-    /// How much of the first of them was sent.
-    sent: usize,
+    waiting: VecDeque<Parcel>,
     /// Bytes that were sent and not confirmed.
     unconfirmed: usize,
     count: Count,
@@ -74,7 +77,7 @@ pub(crate) struct Outbox {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     /// A frame, or a part of one.
-    Part(Vec<u8>),
+    Part(Bytes),
     /// Bytes are confirmed.
     Credit,
 }
@@ -84,7 +87,6 @@ impl Outbox {
         Self {
             flow,
             waiting: VecDeque::new(),
-            sent: 0,
             unconfirmed: 0,
             count: Count::default(),
             credits: VecDeque::new(),
@@ -93,8 +95,8 @@ impl Outbox {
         }
     }
 
-    pub(crate) fn push(&mut self, frame: Vec<u8>) {
-        self.waiting.push_back(frame);
+    pub(crate) fn push(&mut self, frame: impl Into<Parcel>) {
+        self.waiting.push_back(frame.into());
     }
 
     /// The other side is to be given a credit.
@@ -120,25 +122,26 @@ impl Outbox {
         self.refused = Some(message);
     }
 
-    fn next_part(&mut self) -> Option<Vec<u8>> {
-        let Some(flow) = self.flow else { return self.waiting.pop_front() };
-        let frame = self.waiting.front()?;
-        let end = frame.len().min(self.sent + flow.message_max);
-        let length = end - self.sent;
-        if self.unconfirmed + length + OVERHEAD > flow.window {
+    fn next_part(&mut self) -> Option<Bytes> {
+        let message_max = self.flow.map_or(MESSAGE_MAX, |flow| flow.message_max);
+        let frame = self.waiting.front_mut()?;
+        let length = frame.next_length(message_max)?;
+        if self.flow.is_some_and(|flow| self.unconfirmed + length + OVERHEAD > flow.window) {
             return None;
         }
-        let is_whole = length == frame.len();
-        // A copy, so that no more than a window is left to an MPI that is never done with it.
-        let part = if is_whole { Vec::new() } else { frame[self.sent..end].to_vec() };
-        self.sent = end;
-        let last = if end == frame.len() { self.waiting.pop_front() } else { None };
-        if last.is_some() {
-            self.sent = 0;
+        let (mut part, is_shared) = frame.take(message_max)?;
+        if frame.is_empty() {
+            self.waiting.pop_front();
         }
-        self.unconfirmed += length + OVERHEAD;
-        self.credits.extend(self.count.add(flow, length));
-        if is_whole { last } else { Some(part) }
+        if let Some(flow) = self.flow {
+            if is_shared {
+                // A copy, so that no more than a window is left to an MPI that is never done with it.
+                part = Bytes::copy_from_slice(&part);
+            }
+            self.unconfirmed += length + OVERHEAD;
+            self.credits.extend(self.count.add(flow, length));
+        }
+        Some(part)
     }
 
     /// Takes in a credit.
@@ -185,43 +188,55 @@ impl Inbox {
         Self { flow, begun: None, count: Count::default() }
     }
 
-    /// Takes in the next message.
+    /// What the next message is to be received into, behind what is there already: where it belongs. Where there is a
+    /// flow it is a memory of its own, so that no more than a message is left to an MPI that is never done with it.
+    pub(crate) fn memory(&mut self) -> Vec<u8> {
+        match &mut self.begun {
+            Some((frame, _)) if self.flow.is_none() => std::mem::take(frame),
+            Some(_) | None => Vec::new(),
+        }
+    }
+
+    /// Takes in the next message: the last `came` bytes of this memory.
     ///
     /// # Errors
     /// If it makes no sense as the continuation of a frame. What it begins is checked when it is whole.
-    pub(crate) fn take(&mut self, message: Vec<u8>) -> Result<Taken, WireError> {
-        let Some(flow) = self.flow else { return Ok(Taken { frame: Some(message), credit: false }) };
-        let credit = self.count.add(flow, message.len()).is_some();
-        if message.is_empty() {
+    pub(crate) fn take(&mut self, memory: Vec<u8>, came: usize) -> Result<Taken, WireError> {
+        let credit = self.flow.is_some_and(|flow| self.count.add(flow, came).is_some());
+        if came == 0 {
             return Err(WireError::Short { length: 0 });
         }
         let frame = match self.begun.take() {
-            None => match frame::length(&message).filter(|&length| length > message.len()) {
-                Some(length) => {
-                    self.begun = Some((message, length));
-                    None
-                }
-                None => Some(message),
+            None => match frame::length(&memory).filter(|&length| length > memory.len()) {
+                Some(length) => self.go_on(memory, length)?,
+                None => Some(memory),
             },
-            Some((mut frame, length)) => {
-                let came = frame.len() + message.len();
-                if came > length {
-                    return Err(WireError::Portion { came, length });
-                }
+            // It was received behind what had come before.
+            Some((begun, length)) if begun.is_empty() => self.go_on(memory, length)?,
+            Some((mut begun, length)) => {
+                let came = begun.len() + memory.len();
                 // No more room than twice what has come: the length is only a claim as yet.
-                if frame.capacity() < came {
-                    frame.reserve_exact((2 * came).min(length) - frame.len());
+                if begun.capacity() < came && came <= length {
+                    begun.reserve_exact((2 * came).min(length) - begun.len());
                 }
-                frame.extend_from_slice(&message);
-                if came == length {
-                    Some(frame)
-                } else {
-                    self.begun = Some((frame, length));
-                    None
-                }
+                begun.extend_from_slice(&memory);
+                self.go_on(begun, length)?
             }
         };
         Ok(Taken { frame, credit })
+    }
+
+    /// Hands out a frame that is whole now, or keeps it until it is.
+    fn go_on(&mut self, frame: Vec<u8>, length: usize) -> Result<Option<Vec<u8>>, WireError> {
+        let came = frame.len();
+        match came.cmp(&length) {
+            Ordering::Less => {
+                self.begun = Some((frame, length));
+                Ok(None)
+            }
+            Ordering::Equal => Ok(Some(frame)),
+            Ordering::Greater => Err(WireError::Portion { came, length }),
+        }
     }
 }
 
@@ -238,8 +253,15 @@ mod tests {
         frame
     }
 
+    /// As a transport receives.
+    fn receive(inbox: &mut Inbox, message: &[u8]) -> Result<Taken, WireError> {
+        let mut memory = inbox.memory();
+        memory.extend_from_slice(message);
+        inbox.take(memory, message.len())
+    }
+
     /// Has everything delivered, credits too, and checks that no more than a window is ever under way.
-    fn deliver(flow: Option<Flow>, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    fn deliver<F: Clone + Into<Parcel>>(flow: Option<Flow>, frames: &[F]) -> Vec<Vec<u8>> {
         let (mut outbox, mut inbox) = (Outbox::new(flow), Inbox::new(flow));
         frames.iter().for_each(|frame| outbox.push(frame.clone()));
         let mut came = Vec::new();
@@ -258,10 +280,10 @@ mod tests {
             assert!(!under_way.is_empty(), "it waits for a credit that does not come");
             if let Some(flow) = flow {
                 assert!(under_way.iter().all(|message| message.len() <= flow.message_max));
-                assert!(under_way.iter().map(Vec::len).sum::<usize>() <= flow.window);
+                assert!(under_way.iter().map(Bytes::len).sum::<usize>() <= flow.window);
             }
             for message in under_way {
-                let taken = inbox.take(message).expect("it makes sense");
+                let taken = receive(&mut inbox, &message).expect("it makes sense");
                 came.extend(taken.frame);
                 if taken.credit {
                     outbox.credit().expect("it is due");
@@ -279,6 +301,36 @@ mod tests {
         frames.extend((0..500).map(|_| a_frame(3)));
         assert_eq!(deliver(Some(FLOW), &frames), frames);
         assert_eq!(deliver(None, &frames), frames);
+    }
+
+    #[test]
+    fn large_payloads_travel_without_a_copy_and_arrive_in_their_places() {
+        let payload = |length: usize, seed: usize| Bytes::from_iter((0..length).map(|at| (at * seed) as u8));
+        let payloads = [
+            payload(10, 3),
+            payload(300_000, 5),
+            payload(400_000, 7),
+            payload(0, 1),
+            payload(20, 9),
+            payload(1 << 20, 11),
+        ];
+        let mut beginning = frame::begin(7, 0);
+        frame::end_head(&mut beginning, payloads.iter().map(Bytes::len).sum());
+        let parcel = Parcel::new(beginning.clone(), payloads.iter());
+        let whole = parcel.clone().into_bytes();
+        assert_eq!(whole, [&[Bytes::from(beginning)], &payloads[..]].concat().concat());
+
+        let mut outbox = Outbox::new(None);
+        outbox.push(parcel.clone());
+        let parts: Vec<_> = std::iter::from_fn(|| outbox.next()).collect();
+        assert_eq!(parts.len(), 5, "what is small goes together");
+        for at in [1, 2, 5] {
+            let is_it = |message: &Message| matches!(message, Message::Part(part) if part.as_ptr() == payloads[at].as_ptr());
+            assert!(parts.iter().any(is_it), "payload {at} was copied");
+        }
+        for flow in [None, Some(FLOW)] {
+            assert_eq!(deliver(flow, &[parcel.clone(), a_frame(5).into()]), [whole.to_vec(), a_frame(5)]);
+        }
     }
 
     #[test]
@@ -312,14 +364,17 @@ mod tests {
     fn lies_about_lengths_are_refused() {
         let mut inbox = Inbox::new(Some(FLOW));
         let frame = a_frame(1500);
-        assert_eq!(inbox.take(frame[..1000].to_vec()).expect("a beginning").frame, None);
-        assert!(matches!(inbox.take(vec![0; 1000]), Err(WireError::Portion { came: 2000, length: 1516 })));
-        assert!(matches!(Inbox::new(Some(FLOW)).take(Vec::new()), Err(WireError::Short { .. })));
+        assert_eq!(receive(&mut inbox, &frame[..1000]).expect("a beginning").frame, None);
+        assert!(matches!(
+            receive(&mut inbox, &[0; 1000]),
+            Err(WireError::Portion { came: 2000, length: 1516 })
+        ));
+        assert!(matches!(receive(&mut Inbox::new(Some(FLOW)), &[]), Err(WireError::Short { .. })));
         // More than a frame may have, or what is no frame at all, is not waited for: whoever opens it complains.
         for nonsense in
-            [a_frame_that_claims(u64::MAX), a_frame_that_claims(1 << 40), vec![0; 500], vec![0; 3]]
+            [a_frame_that_claims(u64::MAX), a_frame_that_claims(1 << 46), vec![0; 500], vec![0; 3]]
         {
-            let taken = Inbox::new(Some(FLOW)).take(nonsense.clone()).expect("it is passed on");
+            let taken = receive(&mut Inbox::new(Some(FLOW)), &nonsense).expect("it is passed on");
             assert_eq!(taken.frame, Some(nonsense));
         }
     }

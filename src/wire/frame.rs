@@ -14,15 +14,17 @@
 //!
 //! A frame knows nothing of what messages mean (`message.rs`) nor of how it travels (`transport`).
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use thiserror::Error;
 
 use super::codec::CodecError;
 
 /// The version of everything in `wire`. Any change to a frame or a message raises it.
-pub(crate) const PROTOCOL_VERSION: u8 = 2;
-/// The most bytes that one frame may have: below 2^30, so that a length fits the `int` of every MPI.
-pub(crate) const FRAME_MAX: usize = (1 << 30) - 1;
+pub(crate) const PROTOCOL_VERSION: u8 = 3;
+/// The most bytes that one frame may have: what no machine has. How it travels is not its business.
+pub(crate) const FRAME_MAX: usize = 1 << 46;
 /// Length of the prefix.
 pub(crate) const PREFIX: usize = 16;
 
@@ -43,7 +45,7 @@ pub(crate) enum WireError {
     Codec { theirs: String },
     #[error("a frame claims a head of {head} and a body of {body} bytes, but {length} bytes came")]
     Length { head: usize, body: u64, length: usize },
-    #[error("a frame of {length} bytes is over the limit of {FRAME_MAX}")]
+    #[error("a frame of {length} bytes is longer than one may be here")]
     Oversize { length: usize },
     #[error("message kind {kind} is not one of this protocol")]
     Kind { kind: u8 },
@@ -70,9 +72,6 @@ pub(crate) struct Frame {
 /// Checks the prefix of a received frame and takes it apart, without a copy.
 pub(crate) fn open(bytes: Bytes) -> Result<Frame, WireError> {
     let length = bytes.len();
-    if length > FRAME_MAX {
-        return Err(WireError::Oversize { length });
-    }
     let prefix: &[u8; PREFIX] = bytes.first_chunk().ok_or(WireError::Short { length })?;
     if u16::from_le_bytes([prefix[0], prefix[1]]) != MAGIC {
         return Err(WireError::Magic);
@@ -105,6 +104,73 @@ fn lengths(prefix: &[u8; PREFIX]) -> (usize, u64) {
         prefix[8], prefix[9], prefix[10], prefix[11], prefix[12], prefix[13], prefix[14], prefix[15],
     ]);
     (head, body)
+}
+
+/// A frame on its way out, in the pieces in which its bytes lie in memory: large payloads are never copied for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parcel {
+    pieces: VecDeque<Bytes>,
+    /// Whether something was taken from the first piece.
+    is_begun: bool,
+}
+
+/// Payloads of so many bytes are pieces of their own; to copy smaller ones costs less than another message does.
+const APART: usize = 256 << 10;
+
+impl From<Vec<u8>> for Parcel {
+    fn from(frame: Vec<u8>) -> Self {
+        Self { pieces: VecDeque::from([frame.into()]), is_begun: false }
+    }
+}
+
+impl Parcel {
+    /// A frame that begins so, and whose payloads follow.
+    pub(crate) fn new<'a>(beginning: Vec<u8>, payloads: impl Iterator<Item = &'a Bytes>) -> Self {
+        let (mut pieces, mut piece) = (VecDeque::new(), beginning);
+        for payload in payloads {
+            if payload.len() < APART {
+                piece.extend_from_slice(payload);
+            } else {
+                pieces.extend((!piece.is_empty()).then(|| Bytes::from(std::mem::take(&mut piece))));
+                pieces.push_back(payload.clone());
+            }
+        }
+        pieces.extend((!piece.is_empty()).then(|| piece.into()));
+        Self { pieces, is_begun: false }
+    }
+
+    /// How many bytes of these payloads its own memory has to have room for.
+    pub(crate) fn room_for<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> usize {
+        payloads.map(Bytes::len).filter(|length| *length < APART).sum()
+    }
+
+    /// The length of the next piece, at most `length_max`; none when nothing is left.
+    pub(crate) fn next_length(&self, length_max: usize) -> Option<usize> {
+        self.pieces.front().map(|piece| piece.len().min(length_max))
+    }
+
+    /// Takes the next piece, or so many bytes of it, without a copy. Also whether it shares its memory with others.
+    pub(crate) fn take(&mut self, length_max: usize) -> Option<(Bytes, bool)> {
+        let piece = self.pieces.front_mut()?;
+        let is_cut = piece.len() > length_max;
+        let is_shared = is_cut || self.is_begun;
+        self.is_begun = is_cut;
+        let taken = if is_cut { Some(piece.split_to(length_max)) } else { self.pieces.pop_front() };
+        taken.map(|taken| (taken, is_shared))
+    }
+
+    /// Whether everything was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// All of it in one piece.
+    pub(crate) fn into_bytes(mut self) -> Bytes {
+        if self.pieces.len() == 1 {
+            return self.pieces.pop_front().expect("it has one");
+        }
+        self.pieces.iter().flatten().copied().collect()
+    }
 }
 
 /// Starts a frame in an empty buffer: the prefix, its lengths still open, and room for what follows.

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 
 use super::codec;
-use super::frame::{self, FRAME_MAX, Frame, PREFIX, WireError};
+use super::frame::{self, FRAME_MAX, Frame, PREFIX, Parcel, WireError};
 use crate::ids::{TaskId, WorkerId};
 
 /// The number that a worker gave to a task that it knows: its index in [`Hello::known`].
@@ -168,7 +168,7 @@ pub(crate) const PAYLOAD_MAX: usize = FRAME_MAX - 1024 - ITEM_OVERHEAD;
 
 impl ToWorker {
     /// The frame of this message.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Parcel {
         match self {
             Self::Welcome(Welcome { worker, initializer }) => {
                 let arguments = initializer.as_ref().map(|(_, arguments)| arguments);
@@ -231,7 +231,7 @@ impl ToWorker {
 
 impl FromWorker {
     /// The frame of this message.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Parcel {
         match self {
             Self::Hello(hello) => build(HELLO, hello, None),
             Self::Ready => build(READY, &(), None),
@@ -294,12 +294,12 @@ impl FromWorker {
 }
 
 /// The frame of a [`ToWorker::Tasks`].
-pub(crate) fn encode_tasks(tasks: &[TaskMessage]) -> Vec<u8> {
+pub(crate) fn encode_tasks(tasks: &[TaskMessage]) -> Parcel {
     build(TASKS, &Heads(tasks, task_head), tasks.iter().map(|message| &message.arguments))
 }
 
 /// The frame of a [`FromWorker::Answers`].
-pub(crate) fn encode_answers(answers: &[AnswerMessage]) -> Vec<u8> {
+pub(crate) fn encode_answers(answers: &[AnswerMessage]) -> Parcel {
     build(ANSWERS, &Heads(answers, answer_head), answers.iter().filter_map(answer_payload))
 }
 
@@ -335,7 +335,7 @@ fn answer_payload(answer: &AnswerMessage) -> Option<&Bytes> {
 }
 
 /// Builds a frame from a head and the payloads of its body.
-fn build<'a, H, P>(kind: u8, head: &H, payloads: P) -> Vec<u8>
+fn build<'a, H, P>(kind: u8, head: &H, payloads: P) -> Parcel
 where
     H: Serialize,
     P: IntoIterator<Item = &'a Bytes>,
@@ -343,12 +343,12 @@ where
 {
     let payloads = payloads.into_iter();
     let body: usize = payloads.clone().map(Bytes::len).sum();
-    let mut buffer = frame::begin(kind, 64 + body + ITEM_OVERHEAD * payloads.clone().count());
+    let room = Parcel::room_for(payloads.clone());
+    let mut buffer = frame::begin(kind, 64 + room + ITEM_OVERHEAD * payloads.clone().count());
     codec::encode_head(head, &mut buffer).expect("our own message heads encode");
     frame::end_head(&mut buffer, body);
     debug_assert!(buffer.len() >= PREFIX);
-    payloads.for_each(|payload| buffer.extend_from_slice(payload));
-    buffer
+    Parcel::new(buffer, payloads)
 }
 
 fn head<T: DeserializeOwned>(frame: &Frame) -> Result<T, WireError> {

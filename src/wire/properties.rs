@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::WireError;
 use super::codec;
 use super::control::{FROM_GUARD_MAX, FromGuard, Splitter, TO_GUARD_MAX, ToGuard};
-use super::flow::{Flow, Inbox, Message, Outbox};
+use super::flow::{Flow, Inbox, Message, Outbox, Taken};
 use super::frame::{self, PREFIX};
 use super::marker::{MARK, Marker};
 use super::message::{FromWorker, ToWorker};
@@ -19,12 +19,12 @@ use crate::ids::TaskId;
 
 /// A message to a worker.
 pub(crate) fn to_worker(bytes: &[u8]) {
-    comes_back(bytes, &[1, 2, 3, 4], ToWorker::decode, ToWorker::encode);
+    comes_back(bytes, &[1, 2, 3, 4], ToWorker::decode, |message| message.encode().into_bytes());
 }
 
 /// A message of a worker: hello, answers, goodbye.
 pub(crate) fn from_worker(bytes: &[u8]) {
-    comes_back(bytes, &[65, 66, 67, 68, 69], FromWorker::decode, FromWorker::encode);
+    comes_back(bytes, &[65, 66, 67, 68, 69], FromWorker::decode, |message| message.encode().into_bytes());
 }
 
 /// A message to a guard.
@@ -39,11 +39,11 @@ pub(crate) fn from_guard(bytes: &[u8]) {
 
 /// The bytes as they are, and as what a correct prefix says that they are: of their first two bytes, one chooses the kind
 /// of message, the other how much of the rest is its head.
-fn comes_back<T: Debug + PartialEq>(
+fn comes_back<T: Debug + PartialEq, B: Into<Bytes>>(
     bytes: &[u8],
     kinds: &[u8],
     decode: impl Fn(Bytes) -> Result<T, WireError>,
-    encode: impl Fn(&T) -> Vec<u8>,
+    encode: impl Fn(&T) -> B,
 ) {
     let framed = bytes.split_first_chunk().map(|([kind, body], content)| {
         let mut frame = frame::begin(kinds[usize::from(*kind) % kinds.len()], content.len());
@@ -115,6 +115,13 @@ fn split(bytes: &[u8], piece: usize, length_max: usize) -> (Vec<Bytes>, bool) {
     (frames, true)
 }
 
+/// As a transport receives.
+fn receive(inbox: &mut Inbox, message: &[u8]) -> Result<Taken, WireError> {
+    let mut memory = inbox.memory();
+    memory.extend_from_slice(message);
+    inbox.take(memory, message.len())
+}
+
 /// Portions and credits of the data channel. Of each two bytes the first says what comes, and how much of it: a
 /// credit, or a message of so many of the bytes that follow.
 pub(crate) fn portions(bytes: &[u8]) {
@@ -134,7 +141,7 @@ pub(crate) fn portions(bytes: &[u8]) {
                 let (message, following) = rest.split_at(length.min(rest.len()));
                 rest = following;
                 came += message.len();
-                let Ok(arrived) = inbox.take(message.to_vec()) else { return };
+                let Ok(arrived) = receive(&mut inbox, message) else { return };
                 if let Some(frame) = arrived.frame {
                     taken += frame.len();
                     from_worker(&frame);
@@ -164,7 +171,7 @@ pub(crate) fn frames_in_portions(bytes: &[u8]) {
     let (mut inbox, mut arrived) = (Inbox::new(Some(flow)), Vec::new());
     while let Some(message) = outbox.next() {
         let Message::Part(part) = message else { panic!("it owes nothing") };
-        let taken = inbox.take(part).expect("it is as it was sent");
+        let taken = receive(&mut inbox, &part).expect("it is as it was sent");
         arrived.extend(taken.frame);
         if taken.credit {
             outbox.credit().expect("it is due");

@@ -16,6 +16,7 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::thread::{self, ThreadId};
 
+use bytes::Bytes;
 use mpi::ffi;
 
 /// A failed MPI call.
@@ -399,16 +400,48 @@ pub(crate) struct Arrived {
 /// longer end (their peer is lost) are leaked, because MPI may still touch them.
 pub(crate) struct Operations<L> {
     raw: Vec<ffi::MPI_Request>,
-    owned: Vec<(L, Vec<u8>)>,
+    owned: Vec<(L, Memory)>,
     indices: Vec<c_int>,
     statuses: Vec<ffi::MPI_Status>,
     _here: PhantomData<*const ()>,
 }
 
-/// An operation that ended: its label, and its buffer (what was received, or what was sent).
+/// What an operation reads or writes.
+enum Memory {
+    /// What is sent. Others may have it, too, and nobody changes it.
+    Out(Bytes),
+    /// What is received, behind the bytes that are there already, and how long it is.
+    In(Vec<u8>, usize),
+}
+
+/// An operation that ended: its label, and what was received, which is nothing if something was sent.
 pub(crate) struct Completed<L> {
     pub(crate) label: L,
-    pub(crate) result: Result<Vec<u8>, MpiError>,
+    pub(crate) result: Result<Received, MpiError>,
+}
+
+impl Memory {
+    /// What has come, when the operation has ended well.
+    fn into_received(self) -> Received {
+        match self {
+            Self::Out(bytes) => {
+                drop(bytes);
+                Received::default()
+            }
+            Self::In(mut memory, came) => {
+                // SAFETY: MPI has written so many bytes behind those that were there, where there is room for them.
+                unsafe { memory.set_len(memory.len() + came) };
+                Received { memory, came }
+            }
+        }
+    }
+}
+
+/// What was received: the last `came` bytes of this memory.
+#[derive(Default)]
+pub(crate) struct Received {
+    pub(crate) memory: Vec<u8>,
+    pub(crate) came: usize,
 }
 
 impl<L: PartialEq> Operations<L> {
@@ -431,9 +464,9 @@ impl<L: PartialEq> Operations<L> {
         &mut self,
         comm: &Comm,
         tag: i32,
-        bytes: Vec<u8>,
+        bytes: Bytes,
         label: L,
-    ) -> Result<Option<Vec<u8>>, MpiError> {
+    ) -> Result<Option<Bytes>, MpiError> {
         on_mpi_thread();
         let count = c_int::try_from(bytes.len()).map_err(|_| MpiError {
             call: "MPI_Isend",
@@ -441,8 +474,8 @@ impl<L: PartialEq> Operations<L> {
             text: format!("a frame of {} bytes is more than one message may have", bytes.len()),
         })?;
         let mut request = MaybeUninit::uninit();
-        // SAFETY: the buffer's heap block does not move when the vector does, and it is kept in
-        // `owned` until the request ends (MPI-4.1 §3.7).
+        // SAFETY: the bytes do not move when their handle does, and one is kept in `owned` until the request ends
+        // (MPI-4.1 §3.7).
         let started = check("MPI_Isend", unsafe {
             ffi::MPI_Isend(
                 bytes.as_ptr().cast::<c_void>(),
@@ -463,21 +496,28 @@ impl<L: PartialEq> Operations<L> {
             }
         }
         // SAFETY: it succeeded.
-        self.keep(unsafe { request.assume_init() }, bytes, label);
+        self.keep(unsafe { request.assume_init() }, Memory::Out(bytes), label);
         Ok(None)
     }
 
-    /// Starts to receive the message that a probe of this communicator has found.
-    pub(crate) fn receive(&mut self, comm: &Comm, message: &Arrived, label: L) -> Result<(), MpiError> {
+    /// Starts to receive the message that a probe of this communicator has found, behind what is in `memory`.
+    pub(crate) fn receive(
+        &mut self,
+        comm: &Comm,
+        message: &Arrived,
+        mut memory: Vec<u8>,
+        label: L,
+    ) -> Result<(), MpiError> {
         on_mpi_thread();
         let count = c_int::try_from(message.length).expect("the length came from an MPI count");
-        let mut buffer = vec![0; message.length];
+        memory.reserve_exact(message.length);
+        let free = memory.spare_capacity_mut();
         let mut request = MaybeUninit::uninit();
-        // SAFETY: the buffer has room for `count` bytes, which the probe promised; it is kept in
-        // `owned` until the request ends (MPI-4.1 §3.7).
+        // SAFETY: there is room for `count` bytes, which the probe promised; it does not move when the vector does, which
+        // is kept in `owned`, untouched, until the request ends (MPI-4.1 §3.7).
         check("MPI_Irecv", unsafe {
             ffi::MPI_Irecv(
-                buffer.as_mut_ptr().cast::<c_void>(),
+                free.as_mut_ptr().cast::<c_void>(),
                 count,
                 ffi::RSMPI_UINT8_T,
                 0,
@@ -487,13 +527,13 @@ impl<L: PartialEq> Operations<L> {
             )
         })?;
         // SAFETY: it succeeded.
-        self.keep(unsafe { request.assume_init() }, buffer, label);
+        self.keep(unsafe { request.assume_init() }, Memory::In(memory, message.length), label);
         Ok(())
     }
 
-    fn keep(&mut self, request: ffi::MPI_Request, buffer: Vec<u8>, label: L) {
+    fn keep(&mut self, request: ffi::MPI_Request, memory: Memory, label: L) {
         self.raw.push(request);
-        self.owned.push((label, buffer));
+        self.owned.push((label, memory));
     }
 
     /// Makes progress and takes out the operations that ended.
@@ -534,12 +574,12 @@ impl<L: PartialEq> Operations<L> {
         finished.sort_unstable_by_key(|&(index, _)| Reverse(index));
         for (index, code) in finished {
             self.raw.swap_remove(index);
-            let (label, buffer) = self.owned.swap_remove(index);
+            let (label, memory) = self.owned.swap_remove(index);
             let result = match check("MPI_Testsome", code) {
-                Ok(()) => Ok(buffer),
+                Ok(()) => Ok(memory.into_received()),
                 Err(error) => {
-                    // It failed, but the library may not be done with its buffer.
-                    mem::forget(buffer);
+                    // It failed, but the library may not be done with its memory.
+                    mem::forget(memory);
                     Err(error)
                 }
             };

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustc_hash::FxHashMap;
 
-use super::ffi::{Comm, Completed, Info, MpiError, Operations};
+use super::ffi::{Comm, Completed, Info, MpiError, Operations, Received};
 use super::places::Places;
 use super::{Runtime, traffic};
 use crate::error::{SpawnCause, SpawnFailure};
@@ -26,6 +26,7 @@ use crate::transport::output::Sink;
 use crate::transport::{Call, Report, Rings, Transport};
 use crate::wire::control::{Ended, How, Ticket, Watch};
 use crate::wire::flow::{Flow, Inbox, Outbox, Taken};
+use crate::wire::frame::Parcel;
 
 /// How long a guard has, once MPI has found its worker dead, to say how it died.
 const GUARD_PATIENCE: Duration = Duration::from_millis(100);
@@ -295,7 +296,8 @@ impl MpiTransport {
                 Some(message) => {
                     let is_credit = traffic::is_credit(&message);
                     let label = if is_credit { Operation::TakeCreditFrom } else { Operation::ReceiveFrom };
-                    self.operations.receive(&peer.comm, &message, label(worker))?;
+                    let memory = if is_credit { Vec::new() } else { peer.inbox.memory() };
+                    self.operations.receive(&peer.comm, &message, memory, label(worker))?;
                     Ok(true)
                 }
                 None => Ok(false),
@@ -341,16 +343,16 @@ impl MpiTransport {
     fn take_in(
         &mut self,
         worker: WorkerId,
-        message: Option<Vec<u8>>,
+        message: Option<Received>,
         reports: &mut Vec<Report>,
     ) -> Result<(), String> {
         let Some(peer) = self.peers.get_mut(&worker) else { return Ok(()) };
         peer.receiving = false;
-        let Some(message) = message else {
+        let Some(Received { memory, came }) = message else {
             peer.outbox.credit().map_err(|error| error.to_string())?;
             return self.send_waiting(worker).map_err(|error| error.to_string());
         };
-        let Taken { frame, credit } = peer.inbox.take(message).map_err(|error| error.to_string())?;
+        let Taken { frame, credit } = peer.inbox.take(memory, came).map_err(|error| error.to_string())?;
         reports.extend(frame.map(|frame| Report::Frame { worker, bytes: Bytes::from(frame) }));
         if credit {
             peer.outbox.owe_credit();
@@ -428,7 +430,7 @@ impl Transport for MpiTransport {
         self.spawns.push_back((worker, program.clone()));
     }
 
-    fn send(&mut self, worker: WorkerId, frame: Vec<u8>) {
+    fn send(&mut self, worker: WorkerId, frame: Parcel) {
         let Some(peer) = self.peers.get_mut(&worker) else { return };
         peer.outbox.push(frame);
         if self.refused.contains(&worker) {

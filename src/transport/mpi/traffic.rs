@@ -2,6 +2,7 @@
 
 use super::ffi::{Arrived, Comm, MpiError, Operations};
 use crate::wire::flow::{Message, Outbox};
+use bytes::Bytes;
 
 /// The tag of a frame, or of a part of one. The intercommunicators are ours alone, so it need not differ from
 /// anything of others.
@@ -43,7 +44,7 @@ pub(super) fn send_waiting<L: Copy + PartialEq>(
         let refused = match message {
             Message::Part(part) => operations.send(comm, FRAME_TAG, part, label)?.map(Message::Part),
             Message::Credit => {
-                operations.send(comm, CREDIT_TAG, Vec::new(), label)?.map(|_empty| Message::Credit)
+                operations.send(comm, CREDIT_TAG, Bytes::new(), label)?.map(|_empty| Message::Credit)
             }
         };
         if let Some(message) = refused {

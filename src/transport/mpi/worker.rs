@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::ffi::{Comm, Completed, MpiError, Operations};
+use super::ffi::{Comm, Completed, MpiError, Operations, Received};
 use super::traffic;
 use crate::transport::bells::Pair;
 use crate::transport::{Attention, Link, LinkError, Patience};
 use crate::wire::flow::{Flow, Inbox, Outbox};
+use crate::wire::frame::Parcel;
 
 /// The connection of a worker to its host.
 pub(crate) struct MpiLink {
@@ -53,13 +54,15 @@ impl MpiLink {
         if !self.receiving
             && let Some(message) = self.host.probe()?
         {
-            let label = if traffic::is_credit(&message) { Direction::CreditIn } else { Direction::In };
-            self.operations.receive(&self.host, &message, label)?;
+            let is_credit = traffic::is_credit(&message);
+            let label = if is_credit { Direction::CreditIn } else { Direction::In };
+            let memory = if is_credit { Vec::new() } else { self.inbox.memory() };
+            self.operations.receive(&self.host, &message, memory, label)?;
             self.receiving = true;
         }
         let (mut message, mut credit, mut failed) = (None, false, None);
         self.operations.test_some(|Completed { label, result }| match (label, result) {
-            (Direction::In, Ok(buffer)) => message = Some(buffer),
+            (Direction::In, Ok(received)) => message = Some(received),
             (Direction::CreditIn, Ok(_empty)) => credit = true,
             (Direction::Out, Ok(_sent)) => {}
             (Direction::In | Direction::CreditIn | Direction::Out, Err(error)) => failed = Some(error),
@@ -72,8 +75,8 @@ impl MpiLink {
         if credit {
             self.outbox.credit()?;
         }
-        if let Some(message) = message {
-            let taken = self.inbox.take(message)?;
+        if let Some(Received { memory, came }) = message {
+            let taken = self.inbox.take(memory, came)?;
             self.arrived.extend(taken.frame.map(Bytes::from));
             if taken.credit {
                 self.outbox.owe_credit();
@@ -132,7 +135,7 @@ impl MpiLink {
 }
 
 impl Link for MpiLink {
-    fn send(&mut self, frame: Vec<u8>) -> Result<(), LinkError> {
+    fn send(&mut self, frame: Parcel) -> Result<(), LinkError> {
         self.outbox.push(frame);
         Ok(self.send_waiting()?)
     }
