@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::decoy::SINGLETON_FLAG;
 use super::family::Family;
+use super::preflight::Job;
 use super::prepare::prepared;
 use super::scratch;
 use crate::process;
@@ -41,9 +42,11 @@ impl Launchers {
     }
 }
 
-/// Whether the end of the launcher would end this process, host or worker, by an event of PMIx.
-pub(crate) fn launcher_ends_processes() -> bool {
-    Family::of_this_process().is_some_and(|family| family.launcher.is_told_by_pmix)
+/// Whether the end of the launcher would end this process, host or worker, by an event of PMIx, and is not to. A host that
+/// the user has started through the launcher ends with it.
+pub(crate) fn launcher_ends_process() -> bool {
+    let is_of_job = prepared().is_some() && Job::of_this_process().is_some();
+    !is_of_job && Family::of_this_process().is_some_and(|family| family.launcher.is_told_by_pmix)
 }
 
 /// Has the daemons that this process's MPI has started end after it. Only where that cannot be finalized, and

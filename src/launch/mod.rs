@@ -27,7 +27,7 @@ mod scratch;
 mod segments;
 mod transport;
 
-pub(crate) use daemons::{Launchers, end_daemons, launcher_ends_processes};
+pub(crate) use daemons::{Launchers, end_daemons, launcher_ends_process};
 pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
 pub(crate) use hosts::own_name;

@@ -217,7 +217,7 @@ fn initialize(level: Threading) -> bool {
             // Dropping it would disconnect the parent and finalize, even while unwinding.
             let is_alone = universe.world().size() == 1;
             std::mem::forget(universe);
-            if launch::launcher_ends_processes() && !ffi::outlive_launcher() {
+            if launch::launcher_ends_process() && !ffi::outlive_launcher() {
                 tracing::warn!("the end of the MPI's launcher will end this process");
             }
             if is_alone {
