@@ -7,9 +7,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MPI ?= system
 PROFILE ?= default
+SECONDS ?= 300
 WITH_MPI := scripts/with-mpi.sh $(MPI)
 
-.PHONY: help setup build run test spawns matrix lint soak mutants bench clean
+.PHONY: help setup build run test spawns matrix lint soak fuzz mutants bench peers clean
 
 help: ## List these commands
 	@echo 'make TARGET [MPI=system|openmpi-4.1|openmpi-5.0|mpich-5|mpich-4.3|intel-2021|abi|abi-intel]'
@@ -41,14 +42,25 @@ lint: setup ## Check format, clippy and rustdoc, warnings denied
 	$(WITH_MPI) cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(WITH_MPI) cargo doc --no-deps
 
-soak: setup ## Put a pool under fire for ten minutes, and account for every task
+soak: setup ## Have 1,200 workers come and go, and put a pool under fire for ten minutes
+	$(WITH_MPI) cargo nextest run --no-fail-fast --run-ignored only -E 'binary(mpi_soak)' --success-output final
 	$(WITH_MPI) cargo run --release --bin offshoot -- chaos --seconds 600 --mpi-info
+
+fuzz: ## Give each decoder what a fuzzer makes up, for SECONDS (300) in all
+	@scripts/setup.sh --fuzz $(MPI)
+	$(WITH_MPI) scripts/fuzz.sh $(SECONDS)
 
 mutants: setup ## Prove that each oracle of the core kills its mutant
 	$(WITH_MPI) scripts/mutants.sh
 
-bench: setup ## Measure round trips and rates beside the raw MPI
-	$(WITH_MPI) cargo bench
+bench: setup ## Measure everything beside the raw MPI, in three minutes or so
+	$(WITH_MPI) cargo run --release --bin offshoot -- bench
 
-clean: ## Remove what was built and the MPIs that were installed here
-	rm -rf target .mpi
+peers: ## Measure the same work on mpi4py, Dask, Ray, Parsl, xargs and GNU parallel, into docs/
+	@scripts/setup.sh --for-peers $(MPI)
+	$(WITH_MPI) cargo build --release --bin offshoot --example peer_offshoot
+	$(WITH_MPI) python3 benches/peers/run.py
+	$(WITH_MPI) cargo run --release --bin offshoot -- bench run
+
+clean: ## Remove what was built and the MPIs and peers that were installed here
+	rm -rf target .mpi .peers

@@ -1,5 +1,6 @@
 //! The `offshoot` command: the front door. Each subcommand is a module; what they run is in the library.
 
+mod bench;
 mod chaos;
 mod doctor;
 mod processes;
@@ -22,6 +23,7 @@ enum Command {
     Run(run::Arguments),
     Doctor(doctor::Arguments),
     Chaos(chaos::Arguments),
+    Bench(bench::Arguments),
 }
 
 const EXAMPLES: &str = "\
@@ -30,14 +32,17 @@ Examples:
   seq 100 | offshoot run --args 'gzip -k {}'  one command for each line of input
   offshoot run --help                         everything that `run` can do
   offshoot doctor                             which MPI this is, and whether workers can be spawned
-  offshoot chaos                              workers are killed at random: is anything lost?";
+  offshoot chaos                              workers are killed at random: is anything lost?
+  offshoot bench                              how fast it is here, beside raw MPI in the same run";
 
 fn main() -> ExitCode {
+    bench::serve_if_raw();
     // A worker is this same executable: in a spawned process this does not return.
     offshoot::init();
     match Cli::parse().command {
         Command::Run(arguments) => run::main(&arguments),
         Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Chaos(arguments) => chaos::main(&arguments),
+        Command::Bench(arguments) => bench::main(&arguments),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// A process, at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process {
@@ -26,6 +28,24 @@ pub(crate) fn all() -> impl Iterator<Item = Process> {
     let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = folders.filter_map(|folder| folder.file_name().to_str()?.parse().ok());
     ids.filter_map(|id: i32| parse(id, &fs::read_to_string(format!("/proc/{id}/stat")).ok()?))
+}
+
+/// The processes that live and have this in their environment.
+pub(crate) fn with(variable: &str, value: &str) -> Vec<Process> {
+    let wanted = format!("{variable}={value}");
+    let has_it = |process: &Process| {
+        let environment = fs::read(format!("/proc/{}/environ", process.id)).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes())
+    };
+    all().filter(|process| !process.zombie && has_it(process)).collect()
+}
+
+/// Sends a signal. Whoever is gone already is no error.
+pub(crate) fn kill(id: impl TryInto<i32>, signal: i32) {
+    let process = id.try_into().ok().and_then(Pid::from_raw);
+    if let (Some(process), Some(signal)) = (process, Signal::from_named_raw(signal)) {
+        let _ = kill_process(process, signal);
+    }
 }
 
 /// Reads `/proc/ID/stat`. The name in its second column may hold anything, the last `)` ends it.

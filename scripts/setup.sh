@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
 # Installs whatever is missing to build, run and test offshoot with one MPI, and nothing else:
 #
-#     scripts/setup.sh [--build-only] [MPI]
+#     scripts/setup.sh [--build-only | --fuzz | --for-peers] [MPI]
 #
 # MPI is one of the names in mpi-names.sh; `system` (the default) is the MPI that is already there, found through MPICC
 # or as `mpicc` in PATH, or else Debian's Open MPI. MPIs from PyPI go into the ignored folder .mpi/. Does nothing, in
-# well under a second, when everything is there. --build-only leaves out what only the tests need.
+# well under a second, when everything is there. --build-only leaves out what only the tests need; --fuzz installs instead
+# of that what only the fuzzer needs, --for-peers what offshoot is compared with and pip does not have.
 set -euo pipefail
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$scripts/mpi-names.sh"
 
 main() {
-    local for_tests=yes name
-    if [[ ${1:-} == --build-only ]]; then
-        for_tests=no
+    local purpose=tests name
+    case ${1:-} in
+        --build-only) purpose=build ;;
+        --fuzz) purpose=fuzz ;;
+        --for-peers) purpose=peers ;;
+    esac
+    if [[ $purpose != tests ]]; then
         shift
     fi
     name=$(mpi_canonical "${1:-system}")
@@ -36,10 +41,15 @@ main() {
     esac
     check_mpi "$name"
     forget_build_with_another_mpi "$name"
-    if [[ $for_tests == yes ]]; then
-        need_nextest
-        need_iproute2
-    fi
+    case $purpose in
+        build) ;;
+        tests)
+            need_nextest
+            need_iproute2
+            ;;
+        fuzz) need_fuzzer ;;
+        peers) need_peers ;;
+    esac
 }
 
 need_rust() {
@@ -169,11 +179,31 @@ need_nextest() {
         fail "cargo-nextest could not be installed: install it by hand, then try again."
 }
 
+# The fuzzer works with sanitizers, which only a nightly compiler has.
+need_fuzzer() {
+    command -v rustup >/dev/null || fail "rustup is missing, which the fuzzer's compiler is chosen with: install it."
+    if ! rustup toolchain list | grep -q '^nightly'; then
+        say "installing the nightly toolchain of Rust"
+        rustup toolchain install nightly --profile minimal >/dev/null ||
+            fail "the nightly toolchain could not be installed: run 'rustup toolchain install nightly' by hand."
+    fi
+    command -v c++ >/dev/null || install_packages "a C++ compiler (for libFuzzer)" g++
+    command -v cargo-fuzz >/dev/null && return 0
+    say "installing cargo-fuzz"
+    cargo install --quiet --locked cargo-fuzz ||
+        fail "cargo-fuzz could not be installed: install it by hand, then try again."
+}
+
 # The test with two hosts makes them of network namespaces, as root; elsewhere it is skipped, and says so.
 need_iproute2() {
     if [[ $(id -u) == 0 ]] && ! PATH=$PATH:/usr/sbin:/sbin command -v ip >/dev/null; then
         install_packages "iproute2 (for the test with two hosts)" iproute2
     fi
+}
+
+need_peers() {
+    command -v parallel >/dev/null || install_packages "GNU parallel (to compare with)" parallel
+    python3 -c 'import ensurepip' 2>/dev/null || install_packages "Python's venv" python3-venv python3-pip
 }
 
 # install_packages WHAT PACKAGE...: with apt-get, as root or through sudo, or says what is to be done by hand.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::containment::Containment;
 use crate::finding::{Finding, Status};
-use crate::launch::{self, Outcome, Prepared};
+use crate::launch::{self, Outcome, Prepared, ProcessManager};
 use crate::slots::{Slots, SlotsError};
 use crate::transport::mpi;
 
@@ -22,7 +22,9 @@ pub struct Diagnosis {
     pub mpi_version: String,
     /// The MPI library that this process has loaded.
     pub library: Option<PathBuf>,
-    /// The program through which that library spawns.
+    /// Who starts what `MPI_Comm_spawn` asks for: `own`, a thread of this process, or `launcher`, the MPI's program.
+    pub process_manager: String,
+    /// The program through which that library spawns, if it is needed.
     pub launcher: Option<PathBuf>,
     /// The thread level that MPI gave, once a pool has initialized it.
     pub thread_level: Option<&'static str>,
@@ -84,26 +86,32 @@ impl Diagnosis {
 
     fn of_slots(slots: Result<Slots, SlotsError>) -> Option<Self> {
         let prepared = launch::prepared()?;
-        let mut findings = launch::findings(prepared);
+        let facts = mpi::facts();
+        let has_other_hosts = slots.as_ref().is_ok_and(Slots::has_other_hosts);
+        let manager = facts.map_or_else(|| launch::process_manager(has_other_hosts), |facts| facts.manager);
+        let mut findings = launch::findings(prepared, manager);
         findings.push(match &slots {
             Ok(slots) => Finding::ok("slots", format!("{} in all, {}", slots.total(), slots.source)),
             Err(error) => {
                 Finding::failure("slots", error.to_string(), "correct it, or name another host file")
             }
         });
-        let facts = mpi::facts();
         let family = prepared.family;
         Some(Self {
             offshoot: env!("CARGO_PKG_VERSION"),
             mpi: family.map(|family| family.name),
             mpi_version: prepared.version.lines().next().unwrap_or_default().to_owned(),
             library: prepared.installation.library.clone(),
+            process_manager: manager.to_string(),
             launcher: prepared.installation.launcher.clone(),
             thread_level: facts.map(|facts| facts.thread_level),
             universe_size: facts.and_then(|facts| facts.universe_size),
             spawn_thread: family.map(|family| family.spawn_thread),
             containment: facts.map_or(prepared.transport.containment, |facts| facts.containment),
-            contained_by: family.map(|family| family.containment),
+            contained_by: family.map(|family| match manager {
+                ProcessManager::Own => OWN_CONTAINMENT,
+                ProcessManager::Launcher => family.containment,
+            }),
             environment: environment(prepared),
             slots: slots.ok(),
             findings,
@@ -116,6 +124,10 @@ impl Diagnosis {
         self.findings.iter().all(|finding| finding.status < Status::Failure)
     }
 }
+
+/// What stands between the host and a worker's death where the process manager is offshoot's own.
+const OWN_CONTAINMENT: &str = "the guard, and a process manager of offshoot's own: nobody but the pool hears of the death of \
+                               a worker, or of a guard";
 
 fn environment(prepared: &Prepared) -> Vec<Variable> {
     let shown = prepared.variables.iter().map(|variable| {

@@ -213,12 +213,12 @@ impl fmt::Display for Origin {
 }
 
 /// A worker and its machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The worker.
     pub worker: WorkerId,
     /// Name of its machine.
-    pub host: Arc<str>,
+    pub host: &'static str,
 }
 
 impl fmt::Display for Place {

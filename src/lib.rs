@@ -28,12 +28,19 @@
 //!
 //! ARCHITECTURE.md in the repository is the map of what is inside.
 
+#[doc(hidden)]
+pub mod bench_support;
 mod containment;
 mod core;
 mod diagnosis;
 mod driver;
 mod error;
 mod finding;
+#[cfg(all(test, not(fuzzing)))]
+mod fuzzing;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod ids;
 mod launch;

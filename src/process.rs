@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 static ORIGINAL: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
@@ -50,6 +50,81 @@ pub(crate) fn remove_variable(name: &str) {
     assert_single_thread();
     // SAFETY: this process has one thread, so nobody reads the environment meanwhile.
     unsafe { env::remove_var(name) };
+}
+
+/// Variables that this process's environment has while this lives, although it has other threads.
+///
+/// The environment cannot be changed while others may read it. These entries are in it from the start, under names that
+/// nobody looks for; one byte makes such a name the right one, and hides it again. A reader finds the one or the other.
+pub(crate) struct PassingVariables(());
+
+/// The entries, each with its terminating zero; and where their values begin.
+static PASSING: OnceLock<Vec<(&'static [AtomicU8], usize)>> = OnceLock::new();
+
+/// What the names begin with while they are hidden.
+const HIDING: u8 = b'_';
+/// Values are numbers of so many digits.
+const PASSING_DIGITS: usize = 10;
+
+impl PassingVariables {
+    /// Keeps a place for these. Once per process.
+    ///
+    /// # Panics
+    /// If the process has more than one thread, or a name begins with the byte that hides it.
+    pub(crate) fn reserve(variables: &[(&str, u32)]) {
+        assert_single_thread();
+        PASSING.get_or_init(|| variables.iter().map(|(name, value)| Self::put(name, *value)).collect());
+    }
+
+    fn put(name: &str, value: u32) -> (&'static [AtomicU8], usize) {
+        assert_ne!(name.as_bytes().first(), Some(&HIDING), "a hidden name differs from the real one");
+        let text = format!("{name}={value:0PASSING_DIGITS$}\0");
+        let entry: &'static [AtomicU8] = text.bytes().map(AtomicU8::new).collect::<Vec<_>>().leak();
+        entry[0].store(HIDING, Ordering::Relaxed);
+        // SAFETY: this process has one thread, so nobody reads the environment meanwhile. The string is terminated, has
+        // a `=`, and lives for ever; after this it is changed byte by byte only, and keeps its length.
+        unsafe { libc::putenv(entry.as_ptr().cast_mut().cast()) };
+        (entry, name.len() + 1)
+    }
+
+    /// Has the environment show them all, this one with this value.
+    pub(crate) fn show(name: &str, value: RawFd) -> io::Result<Self> {
+        let all = PASSING.get().map(Vec::as_slice).unwrap_or_default();
+        let is_it = |(entry, begin): &&(&[AtomicU8], usize)| {
+            // Its first byte hides it.
+            let rest = entry[1..begin - 1].iter().map(|byte| byte.load(Ordering::Relaxed));
+            rest.eq(name.bytes().skip(1))
+        };
+        let (entry, begin) = all.iter().find(is_it).ok_or(io::ErrorKind::NotFound)?;
+        for (byte, digit) in entry[*begin..].iter().zip(format!("{value:0PASSING_DIGITS$}").bytes()) {
+            byte.store(digit, Ordering::Relaxed);
+        }
+        let first = name.bytes().next().unwrap_or_default();
+        all.iter().for_each(|(entry, _)| entry[0].store(first, Ordering::SeqCst));
+        let shown = Self(());
+        // Whoever has rebuilt the environment since has thrown them out.
+        if env::var(name).is_ok_and(|text| text.parse() == Ok(value)) {
+            Ok(shown)
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    /// The names under which they are hidden.
+    pub(crate) fn hidden() -> Vec<String> {
+        let all = PASSING.get().map(Vec::as_slice).unwrap_or_default();
+        let name = |(entry, begin): &(&[AtomicU8], usize)| {
+            let rest = entry[1..begin - 1].iter().map(|byte| char::from(byte.load(Ordering::Relaxed)));
+            std::iter::once(char::from(HIDING)).chain(rest).collect()
+        };
+        all.iter().map(name).collect()
+    }
+}
+
+impl Drop for PassingVariables {
+    fn drop(&mut self) {
+        PASSING.get().into_iter().flatten().for_each(|(entry, _)| entry[0].store(HIDING, Ordering::SeqCst));
+    }
 }
 
 fn assert_single_thread() {
@@ -119,16 +194,13 @@ const BOARD_TASK: usize = 0;
 const BOARD_READS: usize = 1;
 const BOARD_CONSTANTS: usize = 2;
 const BOARD_WORDS: usize = 8;
+const BOARD_BYTES: usize = BOARD_WORDS * size_of::<AtomicU64>();
 
 impl Board {
     /// Makes one, and the file by which another process can have it, too. `constants` are for that process.
     pub(crate) fn create(constants: [u64; 4]) -> io::Result<(Self, OwnedFd)> {
-        use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-        let file = memfd_create("offshoot board", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&file, (BOARD_WORDS * size_of::<AtomicU64>()) as u64)?;
-        // Who has it mapped must not find it gone.
-        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let board = Self::map(&file)?;
+        let (words, file) = create_memory("offshoot board", BOARD_BYTES)?;
+        let board = Self { words: words.cast() };
         for (at, constant) in constants.into_iter().enumerate() {
             board.word(BOARD_CONSTANTS + at).store(constant, Ordering::Relaxed);
         }
@@ -137,29 +209,10 @@ impl Board {
 
     /// The one that this process inherited under this number.
     pub(crate) fn inherited(fd: RawFd) -> io::Result<(Self, [u64; 4])> {
-        use std::os::fd::FromRawFd;
-        // SAFETY: our own guard opened it for this process alone and named it; it is asked for once.
-        let file = unsafe { OwnedFd::from_raw_fd(fd) };
-        let is_whole = rustix::fs::fcntl_get_seals(&file)?.contains(rustix::fs::SealFlags::SHRINK)
-            && rustix::fs::fstat(&file)?.st_size == (BOARD_WORDS * size_of::<AtomicU64>()) as i64;
-        if !is_whole {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let board = Self::map(&file)?;
+        let file = inherited(fd);
+        let board = Self { words: open_memory(&file, BOARD_BYTES)?.cast() };
         let constants = std::array::from_fn(|at| board.word(BOARD_CONSTANTS + at).load(Ordering::Relaxed));
         Ok((board, constants))
-    }
-
-    fn map(file: &OwnedFd) -> io::Result<Self> {
-        use rustix::mm::{MapFlags, ProtFlags, mmap};
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        let length = BOARD_WORDS * size_of::<AtomicU64>();
-        // SAFETY: the kernel chooses a place that nobody has, and the mapping is never taken away. The file has
-        // this length for as long as it is there.
-        let words = unsafe { mmap(ptr::null_mut(), length, protection, MapFlags::SHARED, file, 0) }?;
-        NonNull::new(words.cast())
-            .map(|words| Self { words })
-            .ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
@@ -195,6 +248,72 @@ impl Board {
     }
 }
 
+/// Words that the processes of one host share to wake each other: each sleeps on one of its own. They lie far
+/// enough from each other that who writes one disturbs no other.
+const WORDS_APART: usize = 32;
+
+/// Makes so many words, and the file by which another process can have them, too.
+pub(crate) fn create_words(name: &str, count: usize) -> io::Result<(Words, OwnedFd)> {
+    let (memory, file) = create_memory(name, count * WORDS_APART * size_of::<AtomicU32>())?;
+    Ok((Words::at(memory, count), file))
+}
+
+/// The words that another process has made, with its file at hand.
+pub(crate) fn open_words(file: &OwnedFd, count: usize) -> io::Result<Words> {
+    let memory = open_memory(file, count * WORDS_APART * size_of::<AtomicU32>())?;
+    Ok(Words::at(memory, count))
+}
+
+/// Words in memory that several processes share. It stays mapped for as long as this process lives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Words(&'static [AtomicU32]);
+
+impl Words {
+    fn at(memory: NonNull<u8>, count: usize) -> Self {
+        // SAFETY: the mapping has so many words, is aligned to a page, stays for ever, and is written by atomic
+        // operations only, whatever process does so.
+        Self(unsafe { std::slice::from_raw_parts(memory.cast().as_ptr(), count * WORDS_APART) })
+    }
+
+    /// One of them.
+    pub(crate) fn get(self, at: usize) -> Option<&'static AtomicU32> {
+        self.0.get(at * WORDS_APART)
+    }
+}
+
+/// Memory that has a file, for other processes to have it too. It stays mapped for ever.
+fn create_memory(name: &str, bytes: usize) -> io::Result<(NonNull<u8>, OwnedFd)> {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+    let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&file, bytes as u64)?;
+    // Who has it mapped must not find it gone.
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok((map_memory(&file, bytes)?, file))
+}
+
+/// Memory that another process has made so.
+fn open_memory(file: &OwnedFd, bytes: usize) -> io::Result<NonNull<u8>> {
+    let is_whole = rustix::fs::fcntl_get_seals(file)?.contains(rustix::fs::SealFlags::SHRINK)
+        && u64::try_from(rustix::fs::fstat(file)?.st_size) == Ok(bytes as u64);
+    if is_whole { map_memory(file, bytes) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+fn map_memory(file: &OwnedFd, bytes: usize) -> io::Result<NonNull<u8>> {
+    use rustix::mm::{MapFlags, ProtFlags, mmap};
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the kernel chooses a place that nobody has, and the mapping is never taken away. The file has
+    // this length for as long as it is there.
+    let memory = unsafe { mmap(ptr::null_mut(), bytes, protection, MapFlags::SHARED, file, 0) }?;
+    NonNull::new(memory.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
+/// A descriptor that this process inherited under this number.
+pub(crate) fn inherited(fd: RawFd) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: our own guard opened it for this process alone and named it; it is asked for once.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
 /// Makes the calling process, a worker, live through the terminal's Ctrl-C: its host decides what
 /// becomes of it.
 pub(crate) fn outlive_terminal_signals() {
@@ -228,9 +347,7 @@ fn handle_and_forget(signals: &[libc::c_int]) {
 
 /// A pipe's end that this process inherited under this number.
 pub(crate) fn inherited_pipe(fd: RawFd) -> std::io::PipeWriter {
-    use std::os::fd::FromRawFd;
-    // SAFETY: our own guard opened it for this process alone and named it; it is asked for once.
-    unsafe { OwnedFd::from_raw_fd(fd) }.into()
+    inherited(fd).into()
 }
 
 /// A signal's name, `SIGKILL`, or its number where it has none.
@@ -283,6 +400,34 @@ pub(crate) fn die_with_this_one(command: &mut Command) {
     };
     // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
     unsafe { command.pre_exec(arm) };
+}
+
+/// Has the process that `command` starts inherit this descriptor, under its number, and none other that is open here
+/// but the standard ones.
+pub(crate) fn hand_over(command: &mut Command, fd: BorrowedFd<'_>) {
+    let fd = fd.as_raw_fd();
+    let mark = move || {
+        // Where the kernel is too old for it, the others are inherited as they would be without it.
+        keep_descriptors_to_ourselves();
+        // SAFETY: whoever starts the process has it open until then.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?)
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(mark) };
+}
+
+/// Takes what stands in for this process's standard input to another number, for itself and for what it starts, and
+/// closes everything else that it has inherited but standard output and error. First thing in a guard, which
+/// opened none of it.
+pub(crate) fn take_standard_input() -> io::Result<RawFd> {
+    // SAFETY: it closes what the process has inherited; nothing of it has opened anything yet. In kernels before 5.9
+    // there is no such call, and it stays open.
+    unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, 0) };
+    let taken = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    rustix::io::fcntl_setfd(&taken, rustix::io::FdFlags::empty())?;
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(std::os::fd::IntoRawFd::into_raw_fd(taken))
 }
 
 /// Forks a process that does nothing, in a session and process group of its own, until it is killed or this
@@ -379,17 +524,19 @@ pub(crate) fn become_program(path: &std::path::Path, arguments: &[OsString]) -> 
 }
 
 /// Writes a line to a descriptor that this process inherited, and waits up to three seconds for an answer.
-pub(crate) fn converse(fd: i32, line: &[u8]) {
+pub(crate) fn converse(fd: RawFd, line: &[u8]) -> Option<Vec<u8>> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     // SAFETY: whoever started this process left the descriptor open for it; nothing here closes it.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    if rustix::io::write(fd, line).is_ok() {
-        let patience = Timespec { tv_sec: 3, tv_nsec: 0 };
-        let answered = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&patience));
-        if answered.is_ok_and(|ready| ready > 0) {
-            let _ = rustix::io::read(fd, &mut [0_u8; 256]);
-        }
-    }
+    rustix::io::write(fd, line).ok()?;
+    let patience = Timespec { tv_sec: 3, tv_nsec: 0 };
+    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&patience))
+        .ok()
+        .filter(|ready| *ready > 0)?;
+    let mut answer = vec![0; 4096];
+    let length = rustix::io::read(fd, &mut answer[..]).ok()?;
+    answer.truncate(length);
+    Some(answer)
 }
 
 /// Reads and drops what comes over an inherited descriptor, until nothing has come for a while.

@@ -40,6 +40,7 @@ scenarios! {
     without_init;
 
     a_worker_dies;
+    memory_runs_out;
     a_task_calls_mpi_abort;
     a_task_does_not_stop;
     a_task_that_may_run_once_is_lost_once;
@@ -134,11 +135,11 @@ fn every_scenario_is_run() {
         "leaves_a_process_behind",
     ];
     let mut here = [NAMES, &by_hand].concat();
-    // Those that `mpi_spawn.rs` and `mpi_hosts.rs` run, in one surrounding or another.
+    // Those that `mpi_spawn.rs`, `mpi_hosts.rs` and `mpi_soak.rs` run, in one surrounding or another.
     let others = listed
         .lines()
         .filter_map(|line| line.split_once(": "))
-        .filter(|(module, _)| !["spawn", "elsewhere"].contains(module));
+        .filter(|(module, _)| !["spawn", "elsewhere", "soak"].contains(module));
     let mut there: Vec<_> = others.map(|(_, name)| name).collect();
     here.sort_unstable();
     there.sort_unstable();

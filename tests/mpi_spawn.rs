@@ -6,15 +6,16 @@ mod common;
 
 use std::env;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use common::Scenario;
+use rustix::process::Signal;
 
 macro_rules! rows {
-    ($($name:ident $(.$setting:ident($value:expr))*;)*) => {$(
+    ($($name:ident $(.$setting:ident($($value:expr),*))*;)*) => {$(
         #[test]
         fn $name() {
-            Scenario::new(stringify!($name))$(.$setting($value))*.run();
+            Scenario::new(stringify!($name))$(.$setting($($value),*))*.run();
         }
     )*};
 }
@@ -32,8 +33,55 @@ rows! {
     a_worker_of_another_mpi;
     workers_max_above_the_slots;
     a_guard_is_killed;
-    the_launcher_dies;
-    the_launcher_hangs;
+    guards_are_killed_again_and_again;
+    no_launcher_runs;
+    the_host_spawns_too;
+    the_launcher_dies.env(MANAGER, "hydra");
+    the_launcher_hangs.env(MANAGER, "hydra");
+}
+
+/// Who starts workers, with MPICH.
+const MANAGER: &str = "OFFSHOOT_PROCESS_MANAGER";
+
+/// What the process manager of the MPI itself is for, where there is one of offshoot's own.
+#[test]
+fn with_the_launcher_too() {
+    for name in ["works", "a_guard_is_killed", "bin_true", "exit_3_before_mpi_init"] {
+        Scenario::new(name).env(MANAGER, "hydra").run();
+    }
+}
+
+/// Whatever ends the host, two seconds later nobody is there.
+#[test]
+fn the_host_is_killed() {
+    for signal in [Signal::TERM, Signal::KILL, Signal::INT, Signal::ABORT] {
+        let number = signal.as_raw().to_string();
+        Scenario::new("waits_for_its_end").argument(&number).any_code().patience(2).run();
+    }
+}
+
+/// The library lies alone in a folder, and there is no launcher, neither near it nor in `PATH`.
+#[test]
+fn no_launcher_anywhere() {
+    let is_mpich = mpi::environment::library_version().is_ok_and(|version| version.starts_with("MPICH"));
+    let libraries = env::var_os("LD_LIBRARY_PATH").filter(|_| is_mpich).unwrap_or_default();
+    let name = "libmpi.so.12";
+    let Some(folder) = env::split_paths(&libraries).find(|folder| folder.join(name).is_file()) else {
+        eprintln!("skipped: this MPI needs its launcher, or is the system's");
+        return;
+    };
+    // On a disk that is not full of memory's pages: the library is large.
+    let lonely =
+        tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("there is room for temporary files");
+    fs::copy(folder.join(name), lonely.path().join(name)).expect("there is room for the library");
+    // What it needs beside it.
+    symlink(folder.join("mpich"), lonely.path().join("mpich")).expect("the folder can be written");
+    let path = format!("{}:{}", lonely.path().display(), libraries.to_string_lossy());
+    let said = Scenario::new("works").env("LD_LIBRARY_PATH", &path).env("PATH", "").run();
+    assert_eq!(said, "");
+    let launcher = Scenario::command().argument("doctor").argument("--look-only");
+    let said = launcher.env("LD_LIBRARY_PATH", path).env("PATH", "").run();
+    assert!(said.contains("launcher       not found"), "{said}");
 }
 
 #[test]

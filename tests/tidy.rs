@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// Module of `src`, and the modules that it may name. `containment`, `ids`, `error`, `finding` and `slots` are open
 /// to all.
 const FLOORS: &[(&str, &[&str])] = &[
+    ("bench_support", &["core"]),
     ("core", &[]),
     ("wire", &[]),
     ("process", &[]),
@@ -19,6 +20,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         &[
             "launch",
             "process",
+            "transport::bells",
             "transport::control",
             "transport::heartbeat",
             "transport::mpi",
@@ -26,13 +28,14 @@ const FLOORS: &[(&str, &[&str])] = &[
             "wire",
         ],
     ),
+    ("fuzzing", &["guard", "launch", "transport", "wire"]),
     ("diagnosis", &["launch", "slots", "transport::mpi"]),
     ("driver", &["core", "launch", "pool", "process", "task", "transport", "wire"]),
     ("pool", &["core", "driver", "launch", "task", "transport", "wire"]),
 ];
 
 /// Files that may contain `unsafe`.
-const UNSAFE: &[&str] = &["src/process.rs", "src/transport/mpi/ffi.rs", "benches/vs_raw/raw.rs"];
+const UNSAFE: &[&str] = &["src/process.rs", "src/transport/mpi/ffi.rs", "bin/bench/raw.rs"];
 
 /// What the core must not know: everything that is not the same the second time.
 const IMPURE: &[&str] =

@@ -86,6 +86,9 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let deaths = deaths.map_err(|_| anyhow::anyhow!("the killer panicked"))?;
     let ended = work.finish();
     let stats = pool.stats();
+    if !ended {
+        eprintln!("offshoot: tasks had not ended after {END_LIMIT:?}: {stats:?}");
+    }
     let after = Resources::of_this_process();
     if ended {
         pool.shutdown();
@@ -176,6 +179,10 @@ impl<'a> Work<'a> {
         while !self.under_way.is_empty() && Instant::now() < until {
             self.collect();
             thread::sleep(Duration::from_millis(1));
+        }
+        if !self.under_way.is_empty() {
+            let ids: Vec<u64> = self.under_way.iter().map(|task| task.id).collect();
+            eprintln!("no end of the tasks {ids:?}; the pool: {:?}", self.pool.stats());
         }
         self.under_way.is_empty()
     }

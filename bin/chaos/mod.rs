@@ -41,6 +41,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "WHAT", value_enum)]
     spare: Vec<Spare>,
 
+    /// Start the host through this command: `--through "mpiexec -n 1"`.
+    #[arg(long, value_name = "COMMAND")]
+    through: Option<String>,
+
     /// Say first which MPI this is, and what stands between host and workers.
     #[arg(long)]
     mpi_info: bool,
@@ -67,8 +71,10 @@ impl Arguments {
     fn spared(&self) -> Vec<Spare> {
         let mut spared = match &self.spare[..] {
             [] => {
-                let mpi = offshoot::Diagnosis::make().and_then(|diagnosis| diagnosis.mpi).unwrap_or_default();
-                default_spare(mpi).to_vec()
+                let diagnosis = offshoot::Diagnosis::make();
+                let manager = diagnosis.as_ref().map_or("", |diagnosis| &diagnosis.process_manager);
+                let mpi = diagnosis.as_ref().and_then(|diagnosis| diagnosis.mpi).unwrap_or_default();
+                default_spare(mpi, manager).to_vec()
             }
             asked => asked.iter().copied().filter(|one| *one != Spare::Nothing).collect(),
         };
@@ -79,9 +85,10 @@ impl Arguments {
 }
 
 /// What would end the host, or its MPI, for reasons that are not ours: docs/MPI.md says what was seen.
-fn default_spare(mpi: &str) -> &'static [Spare] {
+fn default_spare(mpi: &str, process_manager: &str) -> &'static [Spare] {
     match mpi {
         "Open MPI 4" | "Open MPI 5" => &[],
+        _ if process_manager == "own" => &[],
         _ => &[Spare::Guards],
     }
 }

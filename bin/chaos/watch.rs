@@ -1,6 +1,7 @@
 //! Who watches the host: starts it, sees how it ends, and what it leaves behind.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -38,7 +39,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let folder = tempfile::tempdir().context("there is no room for temporary files")?;
     let temporary = folder.path().join("tmp");
     fs::create_dir(&temporary)?;
-    let mut host = Command::new(std::env::current_exe()?)
+    let own = std::env::current_exe()?;
+    let launcher = arguments.through.iter().flat_map(|through| through.split_whitespace()).map(OsStr::new);
+    let mut words = launcher.chain([own.as_os_str()]);
+    let mut host = Command::new(words.next().context("there is an executable")?)
+        .args(words)
         .args(["chaos", "--seconds", &arguments.seconds.to_string(), "--seed", &seed.to_string()])
         .args(["--workers", &arguments.workers.to_string(), "--watched-in"])
         .arg(folder.path())

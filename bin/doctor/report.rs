@@ -56,6 +56,7 @@ impl Report {
             mpi,
             mpi_version,
             library,
+            process_manager,
             launcher,
             thread_level,
             universe_size,
@@ -69,6 +70,9 @@ impl Report {
         row(out, "MPI", mpi.unwrap_or("unknown"))?;
         row(out, "version", mpi_version)?;
         row(out, "library", &path(library))?;
+        let manager =
+            if process_manager == "own" { "offshoot's own, in this process" } else { "the launcher" };
+        row(out, "processes by", manager)?;
         row(out, "launcher", &path(launcher))?;
         if let Some(level) = thread_level {
             row(out, "thread level", level)?;

@@ -2,7 +2,7 @@
 //! those that are to stop is over.
 //!
 //! A task has one alarm at most, set anew whenever it comes to another place. A task that is to stop and is
-//! not the first of its window has none: its worker has been told, and will skip it.
+//! not the first of its window has none: it has ended, and its worker, which has been told, will skip it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -29,6 +29,9 @@ impl Alarms {
     }
 
     pub(super) fn reset(&mut self, task: TaskId, from: Option<Time>, to: Option<Time>) {
+        if from == to {
+            return;
+        }
         if let Some(at) = from {
             self.order.remove(&(at, task));
         }
@@ -51,7 +54,7 @@ impl Alarms {
 impl Scheduler {
     /// Sets the alarm of a task that has just come to where it is; `is_running` if that is the front of a window.
     pub(super) fn arm(&mut self, id: TaskId, is_running: bool) {
-        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let Some(task) = self.tasks.get_mut(id.0) else { return };
         let at = match task.place {
             Place::Held { stop: Some(_), .. } => is_running.then(|| self.now + self.config.stop_grace),
             Place::Held { stop: None, .. } if is_running => {
@@ -69,7 +72,7 @@ impl Scheduler {
         while let Some((at, id)) = self.alarms.first()
             && at <= self.now
         {
-            match self.tasks[&id].place {
+            match self.tasks.get(id.0).expect("an alarm belongs to a task").place {
                 Place::Waiting => self.finish_waiting(id, Resolution::Overdue { answered: false }),
                 Place::Held { worker, stop: None } => self.stop(id, worker, Stop::Overdue),
                 Place::Held { worker, stop: Some(_) } => self.kill(worker),
@@ -77,15 +80,22 @@ impl Scheduler {
         }
     }
 
-    /// Tells a worker that a task which it holds is to stop. If it is the one that runs, its grace begins.
+    /// Tells a worker that a task which it holds is to stop. If it is the one that runs, its grace begins. If it
+    /// waits, nobody need wait with it for the one before it.
     pub(super) fn stop(&mut self, id: TaskId, worker: WorkerId, why: Stop) {
-        self.tasks.get_mut(&id).expect("a held task is known").place =
-            Place::Held { worker, stop: Some(why) };
         self.actions.push_back(Action::Recant { worker, task: id });
         let is_running = match &self.workers[&worker].state {
             State::Busy(window) | State::Draining(window) => window.first() == Some(id),
             State::Starting { .. } | State::Idle | State::Retiring => unreachable!("it holds a task"),
         };
+        let stop = if is_running {
+            why
+        } else {
+            why.unanswered().into_iter().for_each(|resolution| self.resolve(id, resolution));
+            Stop::Ended
+        };
+        self.tasks.get_mut(id.0).expect("a held task is known").place =
+            Place::Held { worker, stop: Some(stop) };
         self.arm(id, is_running);
     }
 

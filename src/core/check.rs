@@ -18,7 +18,7 @@ impl Scheduler {
             for line in [&program.ready, &program.idle, &program.running, &program.roomy] {
                 line.assert_consistent();
             }
-            program.queue.assert_consistent(|task| self.tasks.contains_key(&task));
+            program.queue.assert_consistent(|task| self.tasks.contains(task.0));
             let is_starving = program.is_unserved() && program.draining == 0;
             assert!(is_starving || program.starving_since.is_none(), "a served program starves");
         }
@@ -72,7 +72,7 @@ impl Scheduler {
     }
 
     fn assert_tasks_consistent(&self) {
-        for (&id, task) in &self.tasks {
+        for (id, task) in self.tasks.iter().map(|(number, task)| (TaskId(number), task)) {
             assert!(!task.is_used_up(&self.config), "{id} should have been resolved as lost");
             assert!(task.alarm.is_none_or(|at| self.alarms.contains(at, id)), "the alarm of {id} is not set");
             match task.place {
@@ -82,9 +82,9 @@ impl Scheduler {
                 }
             }
         }
-        let armed = self.tasks.values().filter(|task| task.alarm.is_some()).count();
+        let armed = self.tasks.iter().filter(|(_, task)| task.alarm.is_some()).count();
         assert_eq!(armed, self.alarms.len(), "an alarm belongs to a task that has ended");
-        let waiting = self.tasks.values().filter(|task| task.place == Place::Waiting).count();
+        let waiting = self.tasks.iter().filter(|(_, task)| task.place == Place::Waiting).count();
         let queued: usize = self.programs.iter().map(|program| program.queue.len()).sum();
         assert_eq!(waiting, queued, "a waiting task is in its queue");
     }

@@ -17,6 +17,8 @@ struct Metered {
     now: Time,
     events: u64,
     steps: u64,
+    /// Actions that were taken with the events.
+    waiting: Vec<Action>,
 }
 
 impl Metered {
@@ -24,6 +26,8 @@ impl Metered {
         self.now = self.now + Duration::from_micros(1);
         let before = meter::steps();
         self.scheduler.handle(self.now, event);
+        // The consequences are drawn when the first of them is asked for.
+        self.waiting.extend(self.scheduler.poll());
         self.scheduler.next_deadline();
         self.steps += meter::steps() - before;
         self.events += 1;
@@ -33,7 +37,8 @@ impl Metered {
     }
 
     fn actions(&mut self) -> Vec<Action> {
-        std::iter::from_fn(|| self.scheduler.poll()).collect()
+        let waiting = std::mem::take(&mut self.waiting);
+        waiting.into_iter().chain(std::iter::from_fn(|| self.scheduler.poll())).collect()
     }
 
     fn assert_bounded(&mut self, phase: &str) {
@@ -57,7 +62,7 @@ fn work_per_event_is_bounded() {
         ..Config::default()
     };
     let scheduler = Scheduler::new(config, 2);
-    let mut metered = Metered { scheduler, now: Time::ZERO, events: 0, steps: 0 };
+    let mut metered = Metered { scheduler, now: Time::ZERO, events: 0, steps: 0, waiting: Vec::new() };
 
     // One event starts them all, and pays for each.
     metered.handle(Event::Tick);

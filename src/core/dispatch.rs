@@ -30,10 +30,12 @@ impl Scheduler {
 
     fn next_waiting(&mut self, id: ProgramId) -> Option<(TaskId, Cost)> {
         let tasks = &self.tasks;
-        let task = self.programs[id.0 as usize].queue.first(|task| tasks.contains_key(&task))?;
-        let Task { kind, terms, .. } = &tasks[&task];
-        // What may be lost only once is alone: nobody could tell whether it had begun behind another.
-        let cost = if terms.once { Cost::Unknown } else { Cost::expected(self.kinds.get(kind)) };
+        let task = self.programs[id.0 as usize].queue.first(|task| tasks.contains(task.0))?;
+        let Task { kind, terms, is_doubted, .. } = tasks.get(task.0).expect("a living task is known");
+        // What may be lost only once is alone: nobody could tell whether it had begun behind another. So is what a
+        // worker may have died of, or its neighbours in the window would pay for it again and again.
+        let cost =
+            if terms.once || *is_doubted { Cost::Unknown } else { Cost::expected(self.kinds.get(kind)) };
         Some((task, cost))
     }
 
@@ -79,7 +81,7 @@ impl Scheduler {
             }
         }
         self.note_room(id);
-        let task = self.tasks.get_mut(&task_id).expect("a waiting task is known");
+        let task = self.tasks.get_mut(task_id.0).expect("a waiting task is known");
         task.place = Place::Held { worker: id, stop: None };
         let attempt = task.losses + 1;
         self.arm(task_id, is_running);

@@ -64,7 +64,8 @@ pub(crate) enum Action {
     Spawn { worker: WorkerId, program: ProgramId },
     /// Put a task at the end of a worker's window; `attempt` counts from 1.
     Send { worker: WorkerId, task: TaskId, attempt: u32 },
-    /// Tell a worker that a task of its window is no longer wanted. It still answers it.
+    /// Tell a worker that a task of its window is no longer wanted. It still answers it, which means nothing if the
+    /// task is resolved meanwhile.
     Recant { worker: WorkerId, task: TaskId },
     /// Ask a healthy worker with an empty window to leave.
     Retire { worker: WorkerId },
@@ -83,7 +84,8 @@ pub(crate) enum Action {
 pub(crate) enum Resolution {
     /// A worker answered it; the driver holds the answer.
     Answered,
-    /// Cancelled while no worker held it, or its worker was lost after it had been recanted.
+    /// Cancelled while no worker held it or while it waited behind another one, or its worker was lost after it had
+    /// been recanted.
     Cancelled,
     /// Its time was over. If it was `answered` after that, the driver holds the answer.
     Overdue { answered: bool },

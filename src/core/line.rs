@@ -59,6 +59,11 @@ impl Line {
 
     /// Sends a worker to the end of the line.
     pub(super) fn rejoin(&mut self, worker: WorkerId, now: Time) {
+        if self.last() == Some(worker) {
+            meter::step();
+            self.place(worker).joined = now;
+            return;
+        }
         self.leave(worker);
         self.join(worker, now);
     }

@@ -29,6 +29,7 @@ mod scheduler;
 #[cfg(test)]
 mod sim;
 mod stats;
+mod table;
 mod task;
 mod time;
 mod window;
@@ -38,4 +39,5 @@ pub(crate) use config::Config;
 pub(crate) use event::{Action, Event, Resolution, ShutdownMode, Terms};
 pub(crate) use scheduler::Scheduler;
 pub(crate) use stats::Stats;
+pub(crate) use table::Table;
 pub(crate) use time::Time;

@@ -214,6 +214,7 @@ fn a_thousand_short_tasks_do_not_grow_a_second_worker() {
     for task in (0..1000).map(TaskId) {
         scheduler.handle(now, submit(task, &[]));
     }
+    assert_eq!(drain(&mut scheduler).len(), 1, "one spawn");
     now = now + Duration::from_millis(100);
     scheduler.handle(now, Event::Ready { worker: WorkerId(0) });
     loop {
@@ -265,13 +266,40 @@ fn the_first_task_of_a_lost_window_pays_and_all_go_back_in_order() {
         93ms   submit t1          | send w0 t1
         93ms   submit t2          | send w0 t2
         93ms   submit t3          | send w0 t3
-        93ms   cancel t3          | recant w0 t3
-        94ms   lost w0            | abandon w0, t3 cancelled, spawn w1
-        180ms  ready w1           | send w1 t1 #2, send w1 t2
+        93ms   cancel t3          | recant w0 t3, t3 cancelled
+        94ms   lost w0            | abandon w0, spawn w1
+        180ms  ready w1           | send w1 t1 #2
         181ms  lost w1            | abandon w1, t1 lost 2
         281ms  until              | spawn w2
         300ms  ready w2           | send w2 t2
         301ms  lost w1            |
+    ",
+    );
+}
+
+/// The worker has answered t1 and then died of t2, and its answer died with it.
+#[test]
+fn what_was_in_a_lost_window_is_tried_alone_and_then_pays_for_itself() {
+    play(
+        Config { attempts_max: 2, ..workers(0, 1) },
+        1,
+        "
+        0ms    submit t0          | spawn w0
+        90ms   ready w0           | send w0 t0
+        92ms   answers w0 t0 1us  | t0 answered
+        93ms   submit t1          | send w0 t1
+        93ms   submit t2          | send w0 t2
+        93ms   submit t3          | send w0 t3
+        94ms   lost w0            | abandon w0, spawn w1
+        180ms  ready w1           | send w1 t1 #2
+        181ms  submit t4          |
+        182ms  answers w1 t1 1us  | t1 answered, send w1 t2
+        183ms  lost w1            | abandon w1, spawn w2
+        280ms  ready w2           | send w2 t2 #2
+        281ms  lost w2            | abandon w2, t2 lost 2
+        400ms  until              | spawn w3
+        410ms  ready w3           | send w3 t3
+        411ms  answers w3 t3 1us  | t3 answered, send w3 t4
     ",
     );
 }
@@ -584,11 +612,39 @@ fn those_behind_a_task_that_is_stopped_are_not_harmed() {
         11ms   submit t0           | send w0 t0
         11ms   submit t1           | send w0 t1
         11ms   submit t2           | send w0 t2
-        12ms   cancel t2           | recant w0 t2
+        12ms   cancel t2           | recant w0 t2, t2 cancelled
         13ms   cancel t0           | recant w0 t0
         13ms   next 63ms
-        63ms   tick                | kill w0, t2 cancelled, t0 cancelled, spawn w1
+        63ms   tick                | kill w0, t0 cancelled, spawn w1
         70ms   ready w1            | send w1 t1
+        ",
+    );
+}
+
+/// t1, t2 and t3 wait behind t0, which does not end. What their worker says of t1, which has ended meanwhile, is no
+/// news, and if t2 runs nevertheless when its turn has come, it has its grace.
+#[test]
+fn who_waits_behind_another_task_ends_as_soon_as_it_is_to_stop() {
+    play(
+        Config { stop_grace: Duration::from_millis(50), ..workers(0, 1) },
+        1,
+        "
+        0ms    submit t9           | spawn w0
+        10ms   ready w0            | send w0 t9
+        10ms   answers w0 t9 1us   | t9 answered
+        11ms   submit t0           | send w0 t0
+        11ms   submit t1           | send w0 t1
+        11ms   submit t2           | send w0 t2
+        11ms   submit t3           | send w0 t3
+        12ms   cancel t1           | recant w0 t1, t1 cancelled
+        12ms   cancel t1           |
+        13ms   cancel t2           | recant w0 t2, t2 cancelled
+        30ms   answers w0 t0 19ms  | t0 answered
+        31ms   answers w0 t1 0us   |
+        31ms   next 81ms
+        32ms   cancel t2           |
+        81ms   tick                | kill w0, spawn w1
+        90ms   ready w1            | send w1 t3
         ",
     );
 }

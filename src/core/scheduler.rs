@@ -1,7 +1,7 @@
 //! The scheduler's state, its three calls, and how it changes with each event.
 //!
 //! Handlers (`on_*`) change state to what the event says. What follows from the new state is decided
-//! afterwards, once per event, in `settle`: dispatch.rs hands out tasks, population.rs spawns and retires
+//! afterwards, once for all events that came together, in `settle`: dispatch.rs hands out tasks, population.rs spawns and retires
 //! workers, deadline.rs says when time alone will change something.
 
 use std::collections::VecDeque;
@@ -15,6 +15,7 @@ use super::event::Terms;
 use super::health::Blame;
 use super::line::Line;
 use super::program::Program;
+use super::table::Table;
 use super::task::{Place, Stop, Task};
 use super::window::Window;
 use super::worker::{State, Worker};
@@ -28,7 +29,7 @@ pub(crate) struct Scheduler {
     pub(super) now: Time,
     pub(super) phase: Phase,
     pub(super) programs: Vec<Program>,
-    pub(super) tasks: FxHashMap<TaskId, Task>,
+    pub(super) tasks: Table<Task>,
     pub(super) workers: FxHashMap<WorkerId, Worker>,
     pub(super) kinds: FxHashMap<KindId, Mean>,
     /// Workers that are starting, of all programs, since their spawn.
@@ -40,6 +41,8 @@ pub(crate) struct Scheduler {
     /// The part of [`Stats`] that only ever grows.
     pub(super) counted: Stats,
     pub(super) actions: VecDeque<Action>,
+    /// Whether something has changed whose consequences are still to be drawn.
+    is_unsettled: bool,
     pub(super) worker_next: u32,
 }
 
@@ -63,7 +66,7 @@ impl Scheduler {
             config,
             now: Time::ZERO,
             phase: Phase::Open,
-            tasks: FxHashMap::default(),
+            tasks: Table::default(),
             workers: FxHashMap::default(),
             kinds: FxHashMap::default(),
             starting: Line::default(),
@@ -71,6 +74,7 @@ impl Scheduler {
             alarms: Alarms::default(),
             counted: Stats::default(),
             actions: VecDeque::new(),
+            is_unsettled: false,
             worker_next: 0,
         }
     }
@@ -90,7 +94,7 @@ impl Scheduler {
             Phase::Open | Phase::Ending => {
                 self.on_event(event);
                 self.on_time();
-                self.settle();
+                self.is_unsettled = true;
             }
             Phase::Closed => {}
         }
@@ -98,6 +102,10 @@ impl Scheduler {
 
     /// The next thing to do, if any.
     pub(crate) fn poll(&mut self) -> Option<Action> {
+        if self.is_unsettled {
+            self.is_unsettled = false;
+            self.settle();
+        }
         self.actions.pop_front().or_else(|| self.close())
     }
 
@@ -123,15 +131,16 @@ impl Scheduler {
             return;
         }
         let terms = Terms { timeout: terms.timeout.or(self.config.task_timeout), ..terms };
-        let task = Task { program, kind, losses: 0, terms, place: Place::Waiting, alarm: None };
-        let earlier = self.tasks.insert(id, task);
+        let (place, alarm) = (Place::Waiting, terms.deadline);
+        let task = Task { program, kind, losses: 0, is_doubted: false, terms, place, alarm };
+        self.alarms.reset(id, None, alarm);
+        let earlier = self.tasks.insert(id.0, task);
         assert!(earlier.is_none(), "{id} was submitted twice");
         self.program(program).queue.push_back(id);
-        self.arm(id, false);
     }
 
     fn on_cancel(&mut self, id: TaskId) {
-        let Some(task) = self.tasks.get(&id) else {
+        let Some(task) = self.tasks.get(id.0) else {
             return;
         };
         match task.place {
@@ -200,11 +209,12 @@ impl Scheduler {
         }
         learn(&mut program.ran_mean, ran);
         self.counted.answered += 1;
-        let resolution = match self.tasks[&task].place {
-            Place::Held { stop: Some(Stop::Overdue), .. } => Resolution::Overdue { answered: true },
-            Place::Held { .. } | Place::Waiting => Resolution::Answered,
+        let Task { kind, place, .. } = self.forget_task(task);
+        let resolution = match place {
+            Place::Held { stop: Some(stop), .. } => stop.answered(),
+            Place::Held { stop: None, .. } | Place::Waiting => Some(Resolution::Answered),
         };
-        let kind = self.finish(task, resolution).kind;
+        resolution.into_iter().for_each(|resolution| self.resolve(task, resolution));
         self.kinds.entry(kind).and_modify(|mean| mean.learn(ran)).or_insert_with(|| Mean::of(ran));
         next.into_iter().for_each(|next| self.arm(next, true));
         self.on_window_shrunk(id);
@@ -281,10 +291,13 @@ impl Scheduler {
         }
     }
 
-    /// The first task is the suspect and pays for it.
+    /// The first task is the suspect and pays for it. The others may have begun all the same.
     fn on_window_lost(&mut self, program: ProgramId, window: &Window) {
         if let Some(suspect) = window.first() {
-            self.tasks.get_mut(&suspect).expect("held tasks are known").losses += 1;
+            self.tasks.get_mut(suspect.0).expect("held tasks are known").losses += 1;
+        }
+        for id in window.tasks() {
+            self.tasks.get_mut(id.0).expect("held tasks are known").is_doubted = true;
         }
         self.empty(program, window);
     }
@@ -293,9 +306,10 @@ impl Scheduler {
     pub(super) fn empty(&mut self, program: ProgramId, window: &Window) {
         for id in window.tasks().rev() {
             meter::step();
-            let task = self.tasks.get_mut(&id).expect("held tasks are known");
+            let task = self.tasks.get_mut(id.0).expect("held tasks are known");
             if let Place::Held { stop: Some(stop), .. } = task.place {
-                self.finish(id, stop.unanswered());
+                self.forget_task(id);
+                stop.unanswered().into_iter().for_each(|resolution| self.resolve(id, resolution));
             } else if task.is_used_up(&self.config) {
                 let attempts = task.losses;
                 self.finish(id, Resolution::Lost { attempts });
@@ -328,7 +342,7 @@ impl Scheduler {
                 for program in 0..self.programs.len() {
                     self.fail_waiting(program_id(program), Resolution::Cancelled);
                 }
-                let mut held: Vec<TaskId> = self.tasks.keys().copied().collect();
+                let mut held: Vec<TaskId> = self.tasks.iter().map(|(number, _)| TaskId(number)).collect();
                 held.sort_unstable();
                 held.into_iter().for_each(|task| self.on_cancel(task));
             }
@@ -371,7 +385,7 @@ impl Scheduler {
 
     fn fail_waiting(&mut self, program: ProgramId, resolution: Resolution) {
         for task in self.program(program).queue.take() {
-            if self.tasks.contains_key(&task) {
+            if self.tasks.contains(task.0) {
                 self.finish(task, resolution);
             }
         }
@@ -385,13 +399,18 @@ impl Scheduler {
 
     /// Forgets a task and tells its end.
     fn finish(&mut self, id: TaskId, resolution: Resolution) -> Task {
-        let task = self.tasks.remove(&id).expect("a task ends once");
-        self.alarms.reset(id, task.alarm, None);
+        let task = self.forget_task(id);
         self.resolve(id, resolution);
         task
     }
 
-    fn resolve(&mut self, task: TaskId, resolution: Resolution) {
+    fn forget_task(&mut self, id: TaskId) -> Task {
+        let task = self.tasks.remove(id.0).expect("a task is forgotten once");
+        self.alarms.reset(id, task.alarm, None);
+        task
+    }
+
+    pub(super) fn resolve(&mut self, task: TaskId, resolution: Resolution) {
         self.actions.push_back(Action::Resolve { task, resolution });
     }
 

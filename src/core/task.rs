@@ -1,4 +1,4 @@
-//! A task between its submission and its resolution; a resolved one is forgotten.
+//! A task between its submission and its resolution; a resolved one is forgotten, unless a worker still holds it.
 
 use super::event::{Resolution, Terms};
 use super::{Config, Time};
@@ -11,6 +11,9 @@ pub(super) struct Task {
     pub(super) kind: KindId,
     /// Attempts that ended in the loss of a worker for which this task was the suspect.
     pub(super) losses: u32,
+    /// It was in the window of a worker that was lost. Answers come in batches, and those to the tasks before it may
+    /// have been lost, too: so it is next tried alone, where it is clear who is to blame.
+    pub(super) is_doubted: bool,
     pub(super) terms: Terms,
     pub(super) place: Place,
     /// When its time, or its grace, is over: its entry among the alarms.
@@ -40,14 +43,26 @@ pub(super) enum Stop {
     Cancelled,
     /// Its time is over.
     Overdue,
+    /// It has ended already, because it waited behind another one. What its worker says of it means nothing.
+    Ended,
 }
 
 impl Stop {
-    /// How it ends if its worker does not answer it.
-    pub(super) fn unanswered(self) -> Resolution {
+    /// How it ends if its worker does not answer it; not at all if it has ended.
+    pub(super) fn unanswered(self) -> Option<Resolution> {
         match self {
-            Self::Cancelled => Resolution::Cancelled,
-            Self::Overdue => Resolution::Overdue { answered: false },
+            Self::Cancelled => Some(Resolution::Cancelled),
+            Self::Overdue => Some(Resolution::Overdue { answered: false }),
+            Self::Ended => None,
+        }
+    }
+
+    /// How it ends if its worker answers it.
+    pub(super) fn answered(self) -> Option<Resolution> {
+        match self {
+            Self::Cancelled => Some(Resolution::Answered),
+            Self::Overdue => Some(Resolution::Overdue { answered: true }),
+            Self::Ended => None,
         }
     }
 }

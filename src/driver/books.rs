@@ -11,7 +11,7 @@ use crossbeam_channel::Receiver;
 use super::ledger::Ledger;
 use super::{Command, Submission};
 use crate::error::TaskError;
-use crate::pool::Shared;
+use crate::pool::{Promise, Shared};
 
 /// The books of one pool.
 pub(crate) struct Books {
@@ -88,7 +88,7 @@ impl Books {
 
     fn fail(&self, mut ledger: Ledger, reason: &str) {
         self.shared.gate.leave(ledger.settled.len());
-        ledger.settled.drain(..).for_each(|(promise, settled)| promise.settle(settled));
+        Promise::settle_all(ledger.settled.drain(..));
         ledger.fail(&reason.into());
         self.fail_latecomers(reason);
     }

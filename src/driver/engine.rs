@@ -10,14 +10,14 @@ use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::Turn;
 use crate::task::panic_message;
-use crate::transport::{Doorbell, Patience, Pulse};
+use crate::transport::{Attention, Doorbell, Patience, Pulse};
 
 /// What an engine sees of a driver.
 pub(crate) trait Turnable {
     /// Does what there is to do, without waiting.
     fn turn(&mut self) -> Turn;
     /// Whether an API thread has asked for something, or a worker has said something.
-    fn has_news(&self) -> bool;
+    fn has_news(&mut self) -> bool;
     /// Ends the pool: what waits is cancelled, what runs is asked to stop.
     fn shut_down(&mut self);
     /// Settles everything with an error. The driver is not turned any more.
@@ -53,9 +53,9 @@ pub(crate) fn run<R>(
     resource: &R,
     drivers: Vec<Box<dyn Turnable>>,
 ) -> Ending {
-    let sleep = |until, is_needed: &dyn Fn() -> bool| {
+    let sleep = |until, engine: &mut Engine<'_, R>| {
         pulse.sleeps();
-        doorbell.sleep(until, is_needed);
+        doorbell.sleep(until, || engine.is_anything_new());
         pulse.wakes();
     };
     pulse.wakes();
@@ -71,15 +71,15 @@ pub(crate) fn run<R>(
         }
         match rest {
             Rest::None => patience.reset(),
-            Rest::Polling { until } => {
-                if let Some(nap) = patience.pause() {
+            Rest::Polling { attention, until } => {
+                if let Some(nap) = patience.pause(attention) {
                     let until = until.into_iter().chain([Instant::now() + nap]).min();
-                    sleep(until, &|| engine.is_anything_new());
+                    sleep(until, &mut engine);
                 }
             }
             Rest::Asleep { until } => {
                 let until = until.into_iter().chain(engine.finish_by).min();
-                sleep(until, &|| engine.is_anything_new());
+                sleep(until, &mut engine);
                 patience.reset();
             }
         }
@@ -89,7 +89,7 @@ pub(crate) fn run<R>(
 /// How an engine may rest after it has turned all its drivers.
 enum Rest {
     None,
-    Polling { until: Option<Instant> },
+    Polling { attention: Attention, until: Option<Instant> },
     Asleep { until: Option<Instant> },
 }
 
@@ -131,12 +131,12 @@ impl<R> Engine<'_, R> {
     }
 
     fn turn_all(&mut self) -> Rest {
-        let (mut active, mut any_polling, mut earliest) = (false, false, None::<Instant>);
+        let (mut active, mut closest, mut earliest) = (false, None::<Attention>, None::<Instant>);
         self.drivers.retain_mut(|driver| {
             let is_to_stay = match guarded(|| driver.turn()) {
                 Ok(Turn::Active) => true,
                 Ok(Turn::Quiet { polling, until }) => {
-                    any_polling |= polling;
+                    closest = closest.into_iter().chain(polling).min();
                     earliest = earliest.into_iter().chain(until).min();
                     return true;
                 }
@@ -152,15 +152,15 @@ impl<R> Engine<'_, R> {
             active = true;
             is_to_stay
         });
-        match (active, any_polling) {
-            (true, _) => Rest::None,
-            (false, true) => Rest::Polling { until: earliest },
-            (false, false) => Rest::Asleep { until: earliest },
+        match closest {
+            _ if active => Rest::None,
+            Some(attention) => Rest::Polling { attention, until: earliest },
+            None => Rest::Asleep { until: earliest },
         }
     }
 
-    fn is_anything_new(&self) -> bool {
-        !self.requests.is_empty() || self.drivers.iter().any(|driver| driver.has_news())
+    fn is_anything_new(&mut self) -> bool {
+        !self.requests.is_empty() || self.drivers.iter_mut().any(|driver| driver.has_news())
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use super::Submission;
-use crate::core::Resolution;
+use crate::core::{Resolution, Table};
 use crate::error::{Limit, Place, SpawnCause, SpawnFailure, TaskError};
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 use crate::pool::{Answer, Promise, Settled};
@@ -22,9 +22,11 @@ const LOSSES_REMEMBERED: usize = 64;
 /// The books of one pool.
 #[derive(Default)]
 pub(super) struct Ledger {
-    entries: FxHashMap<TaskId, Entry>,
+    entries: Table<Entry>,
     /// By name and signature: two tasks of one name are two kinds.
     kinds: FxHashMap<(&'static str, &'static str), KindId>,
+    /// The kind that was numbered last: most tasks are of the kind of the one before.
+    last_kind: Option<(&'static Definition, KindId)>,
     /// Why the last start of each program failed.
     failed_starts: FxHashMap<ProgramId, SpawnFailure>,
     losses: VecDeque<(WorkerId, String)>,
@@ -49,26 +51,37 @@ impl Ledger {
     /// Enters a new task and numbers its kind.
     pub(super) fn enter(&mut self, submission: Submission) -> KindId {
         let Submission { program, definition, arguments, promise, conditions } = submission;
-        let next = KindId(u32::try_from(self.kinds.len()).expect("kinds are few"));
-        let kind = *self.kinds.entry((definition.name, definition.signature)).or_insert(next);
+        let kind = self.number(definition);
         let task = promise.task();
         let deadline = conditions.deadline;
         let entry =
             Entry { program, kind, definition, arguments, promise, deadline, place: None, answer: None };
-        let doubled = self.entries.insert(task, entry);
+        let doubled = self.entries.insert(task.0, entry);
         assert!(doubled.is_none(), "task ids are never reused");
+        kind
+    }
+
+    fn number(&mut self, definition: &'static Definition) -> KindId {
+        if let Some((last, kind)) = self.last_kind
+            && std::ptr::eq(last, definition)
+        {
+            return kind;
+        }
+        let next = KindId(u32::try_from(self.kinds.len()).expect("kinds are few"));
+        let kind = *self.kinds.entry((definition.name, definition.signature)).or_insert(next);
+        self.last_kind = Some((definition, kind));
         kind
     }
 
     /// What a worker needs to be sent of a task.
     pub(super) fn send(&self, task: TaskId) -> (KindId, &'static Definition, Bytes) {
-        let entry = self.entries.get(&task).expect("the core sends tasks that have not ended");
+        let entry = self.entries.get(task.0).expect("the core sends tasks that have not ended");
         (entry.kind, entry.definition, entry.arguments.clone())
     }
 
     /// Notes where a task is.
     pub(super) fn place(&mut self, task: TaskId, place: Place) {
-        if let Some(entry) = self.entries.get_mut(&task) {
+        if let Some(entry) = self.entries.get_mut(task.0) {
             entry.place = Some(place);
         }
     }
@@ -76,7 +89,7 @@ impl Ledger {
     /// Keeps what a worker said of a task: the first that the worker which has the task says of it. It
     /// counts only when the core resolves the task as answered.
     pub(super) fn answer(&mut self, task: TaskId, worker: WorkerId, outcome: Outcome) {
-        let Some(entry) = self.entries.get_mut(&task) else { return };
+        let Some(entry) = self.entries.get_mut(task.0) else { return };
         let is_there = entry.place.as_ref().is_some_and(|place| place.worker == worker);
         let is_first = entry.answer.as_ref().is_none_or(|(from, _)| *from != worker);
         if is_there && is_first {
@@ -103,7 +116,7 @@ impl Ledger {
         resolution: Resolution,
         hint: impl FnOnce(WorkerId, &'static Definition) -> String,
     ) {
-        let entry = self.entries.remove(&task).expect("the core resolves each task once");
+        let entry = self.entries.remove(task.0).expect("the core resolves each task once");
         let settled = self.outcome(&entry, resolution, hint);
         self.settled.push((entry.promise, settled.map(|bytes| Answer { bytes, place: entry.place })));
     }
@@ -114,7 +127,7 @@ impl Ledger {
         resolution: Resolution,
         hint: impl FnOnce(WorkerId, &'static Definition) -> String,
     ) -> Result<Bytes, TaskError> {
-        let origin = || entry.promise.origin(entry.place.clone());
+        let origin = || entry.promise.origin(entry.place);
         match resolution {
             Resolution::Answered => match &entry.answer {
                 Some((_, Outcome::Done(bytes))) => Ok(bytes.clone()),
@@ -162,8 +175,8 @@ impl Ledger {
 
     /// Settles everything with an error: the pool has failed.
     pub(super) fn fail(&mut self, reason: &Arc<str>) {
-        for (_, entry) in self.entries.drain() {
-            let origin = entry.promise.origin(entry.place.clone());
+        for entry in self.entries.drain() {
+            let origin = entry.promise.origin(entry.place);
             let settled: Settled = Err(TaskError::PoolFailed { origin, reason: Arc::clone(reason) });
             entry.promise.settle(settled);
         }

@@ -30,9 +30,9 @@ use crate::core::{Action, Config, Event, Resolution, Scheduler, ShutdownMode, Te
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::ids::{ProgramId, TaskId, WorkerId};
 use crate::launch::Program;
-use crate::pool::Shared;
+use crate::pool::{Promise, Shared};
 use crate::task::Conditions;
-use crate::transport::{Report, Transport};
+use crate::transport::{Attention, Report, Rings, Transport};
 use crate::wire::message::{AnswerMessage, FromWorker, Outcome};
 
 /// How a turn left the driver.
@@ -40,9 +40,9 @@ use crate::wire::message::{AnswerMessage, FromWorker, Outcome};
 pub(crate) enum Turn {
     /// Something happened: turn again at once.
     Active,
-    /// Nothing happened. Turn again when the doorbell rings, or at this time; and, if `polling`, soon,
-    /// because something is expected that does not ring.
-    Quiet { polling: bool, until: Option<Instant> },
+    /// Nothing happened. Turn again when the doorbell rings, or at this time; and, where something is expected
+    /// that may not ring, when it may have come.
+    Quiet { polling: Option<Attention>, until: Option<Instant> },
     /// The pool has ended.
     Closed,
 }
@@ -351,7 +351,7 @@ impl<T: Transport> Driver<T> {
     /// in the stats, and its place in the queue free.
     fn settle(&mut self) {
         self.shared.gate.leave(self.ledger.settled.len());
-        self.ledger.settled.drain(..).for_each(|(promise, settled)| promise.settle(settled));
+        Promise::settle_all(self.ledger.settled.drain(..));
     }
 
     /// Whether the core has closed and the workers that it had done with before are gone too.
@@ -359,12 +359,19 @@ impl<T: Transport> Driver<T> {
         self.closed.is_some_and(|since| !self.roster.is_anybody_leaving() || since.elapsed() > LEAVE_TIMEOUT)
     }
 
-    /// Whether something is expected that the transport does not ring for.
-    fn is_polling(&self) -> bool {
+    /// How closely to look for what is expected and may come without a ring.
+    fn polling(&self) -> Option<Attention> {
+        if self.transport.is_pending() {
+            return Some(Attention::Close);
+        }
         let stats = self.core.stats();
         let expected = stats.tasks_held > 0 || stats.workers_starting > 0 || stats.workers_retiring > 0;
-        self.transport.is_pending()
-            || !self.transport.rings() && (expected || self.roster.is_anybody_leaving())
+        match self.transport.rings() {
+            Rings::Always => None,
+            _ if !expected && !self.roster.is_anybody_leaving() => None,
+            Rings::Mostly => Some(Attention::Rung),
+            Rings::Never => Some(Attention::Remote),
+        }
     }
 
     fn now(&self) -> Time {
@@ -418,10 +425,10 @@ impl<T: Transport> Turnable for Driver<T> {
         let deadline = self.core.next_deadline().map(|deadline| self.instant(deadline));
         let leave_by = self.closed.map(|since| since + LEAVE_TIMEOUT);
         let until = deadline.into_iter().chain(leave_by).min();
-        Turn::Quiet { polling: self.is_polling(), until }
+        Turn::Quiet { polling: self.polling(), until }
     }
 
-    fn has_news(&self) -> bool {
+    fn has_news(&mut self) -> bool {
         !self.commands.is_empty() || self.transport.has_arrived()
     }
 

@@ -16,8 +16,9 @@ use super::Ending;
 use super::engine::{self, Request, Turnable};
 use super::watchdog::Watchdog;
 use crate::error::BuildError;
-use crate::launch;
+use crate::launch::{self, ProcessManager};
 use crate::process;
+use crate::transport::bells::Bells;
 use crate::transport::mpi::Runtime;
 use crate::transport::{self, Doorbell};
 
@@ -42,14 +43,15 @@ pub(crate) struct MpiThread {
 static MPI_THREAD: Mutex<Option<Result<MpiThread, BuildError>>> = Mutex::new(None);
 
 impl MpiThread {
-    /// The MPI thread, started if it is not there yet, which `MPI_Init` may take so long for.
-    pub(crate) fn get(init_timeout: Duration) -> Result<Self, BuildError> {
+    /// The MPI thread, started if it is not there yet, which `MPI_Init` may take so long for, with this process
+    /// manager.
+    pub(crate) fn get(init_timeout: Duration, manager: ProcessManager) -> Result<Self, BuildError> {
         let mut started = MPI_THREAD.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(result) = &*started {
             let thread = result.clone()?;
             return thread.watchdog.verdict().map(|()| thread);
         }
-        let result = start(init_timeout.max(INIT_LIMIT_MIN));
+        let result = start(init_timeout.max(INIT_LIMIT_MIN), manager);
         // A thread that could not be started now may be another time; what MPI says is for ever.
         if !matches!(
             result,
@@ -94,10 +96,12 @@ impl MpiThread {
     }
 }
 
-fn start(init_timeout: Duration) -> Result<MpiThread, BuildError> {
+fn start(init_timeout: Duration, manager: ProcessManager) -> Result<MpiThread, BuildError> {
     let prepared = launch::prepared().ok_or(BuildError::NotInitialized)?;
-    launch::check_machine(prepared).map_err(BuildError::Preflight)?;
-    let doorbell = Arc::new(Doorbell::default());
+    launch::check_machine(prepared, manager).map_err(BuildError::Preflight)?;
+    // Without them everything works, but both sides have to look for what the other has sent.
+    let bells = Bells::create().inspect_err(|error| tracing::warn!("no doorbells: {error}")).ok();
+    let doorbell = Arc::new(bells.as_ref().map_or_else(Doorbell::default, |bells| bells.of_host()));
     let (requests, inbox) = unbounded();
     let (report, started) = bounded(1);
     let bell = Arc::clone(&doorbell);
@@ -106,7 +110,7 @@ fn start(init_timeout: Duration) -> Result<MpiThread, BuildError> {
     let body = move || {
         process::block_terminal_signals();
         let pulse = watched.pulse();
-        let runtime = match Runtime::start(Arc::clone(&bell), Arc::clone(pulse)) {
+        let runtime = match Runtime::start(Arc::clone(&bell), bells, Arc::clone(pulse), manager) {
             Ok(runtime) => Rc::new(runtime),
             Err(error) => return drop(report.send(Err(error))),
         };

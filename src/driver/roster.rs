@@ -1,10 +1,10 @@
 //! The roster: what the host knows of each worker. Its program and machine, the tasks it knows and by
 //! which numbers, what is still to be sent to it. The worker's half of each phase is in `worker/run.rs`.
 
-use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::error::{Place, SpawnCause, SpawnFailure};
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
@@ -12,11 +12,14 @@ use crate::launch::{Initializer, Program};
 use crate::task::Definition;
 use crate::wire::message::{
     AnswerMessage, Failure, FromWorker, Hello, ITEM_OVERHEAD, KnownTask, TaskMessage, ToWorker, Welcome,
-    WireKind,
+    WireKind, encode_tasks,
 };
 
 /// A frame of tasks is closed when it has this many bytes. A larger task travels alone.
 const FRAME_TARGET: usize = 256 << 10;
+
+/// Bytes of a machine's name that are kept. No system allows more.
+const HOST_NAME_MAX: usize = 255;
 
 /// All workers of a pool that have not been forgotten.
 #[derive(Default)]
@@ -32,7 +35,7 @@ struct Member {
     phase: Phase,
     initializer: Option<Initializer>,
     executable: String,
-    host: Arc<str>,
+    host: &'static str,
     known: Vec<KnownTask>,
     /// The worker's number for each of our kinds, once it was looked up.
     kinds: Vec<Option<WireKind>>,
@@ -104,7 +107,7 @@ impl Roster {
             phase: Phase::Greeting,
             initializer: description.start_initializer().cloned(),
             executable: description.path().display().to_string(),
-            host: "unknown".into(),
+            host: "unknown",
             known: Vec::new(),
             kinds: Vec::new(),
             unsent: Unsent::default(),
@@ -206,7 +209,7 @@ impl Roster {
         let member = self.members.get_mut(&worker)?;
         let kind = member.number(kind, definition);
         member.unsent.tasks.push(TaskMessage { task, kind, attempt, arguments });
-        let place = Place { worker, host: Arc::clone(&member.host) };
+        let place = Place { worker, host: member.host };
         self.list(worker);
         Some(place)
     }
@@ -238,16 +241,18 @@ impl Roster {
     pub(super) fn flush(&mut self, mut send: impl FnMut(WorkerId, Vec<u8>)) {
         for worker in self.unsent.drain(..) {
             let Some(member) = self.members.get_mut(&worker) else { continue };
-            let Unsent { tasks, recanted, retire, listed: _ } = std::mem::take(&mut member.unsent);
+            let Unsent { tasks, recanted, retire, listed } = &mut member.unsent;
             for batch in batches(tasks) {
-                send(worker, ToWorker::Tasks(batch).encode());
+                send(worker, encode_tasks(batch));
             }
+            tasks.clear();
             if !recanted.is_empty() {
-                send(worker, ToWorker::Recant(recanted).encode());
+                send(worker, ToWorker::Recant(std::mem::take(recanted)).encode());
             }
-            if retire {
+            if std::mem::take(retire) {
                 send(worker, ToWorker::Retire.encode());
             }
+            *listed = false;
         }
     }
 
@@ -263,7 +268,7 @@ impl Roster {
 impl Member {
     fn greet(&mut self, worker: WorkerId, hello: Hello) -> Said {
         tracing::debug!("{worker} is process {} at {}", hello.pid, hello.host);
-        self.host = hello.host.into();
+        self.host = keep(hello.host);
         self.known = hello.known;
         if self.known.is_empty() {
             let reason = format!(
@@ -306,24 +311,35 @@ impl Member {
     }
 }
 
+/// Keeps the name of a machine for as long as this process lives. There are few, and each result carries one from
+/// thread to thread: counting its references would cost more than the rest of a short task's way.
+fn keep(mut name: String) -> &'static str {
+    static NAMES: Mutex<FxHashSet<&'static str>> =
+        Mutex::new(FxHashSet::with_hasher(rustc_hash::FxBuildHasher));
+    let end = name.floor_char_boundary(HOST_NAME_MAX);
+    name.truncate(end);
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(kept) = names.get(name.as_str()) {
+        return kept;
+    }
+    let kept = String::leak(name);
+    names.insert(kept);
+    kept
+}
+
 /// Cuts tasks into batches that each make a frame of a good size.
-fn batches(tasks: Vec<TaskMessage>) -> Vec<Vec<TaskMessage>> {
-    let mut batches = Vec::new();
-    let mut batch = Vec::new();
-    let mut bytes = 0;
-    for message in tasks {
-        let more = message.arguments.len() + ITEM_OVERHEAD;
-        if !batch.is_empty() && bytes + more > FRAME_TARGET {
-            batches.push(std::mem::take(&mut batch));
-            bytes = 0;
-        }
-        bytes += more;
-        batch.push(message);
-    }
-    if !batch.is_empty() {
-        batches.push(batch);
-    }
-    batches
+fn batches(mut tasks: &[TaskMessage]) -> impl Iterator<Item = &[TaskMessage]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let mut fits = |message: &TaskMessage| {
+            bytes += message.arguments.len() + ITEM_OVERHEAD;
+            bytes <= FRAME_TARGET
+        };
+        let count = tasks.iter().take_while(|message| fits(message)).count().max(1);
+        let (batch, rest) = tasks.split_at_checked(count)?;
+        tasks = rest;
+        Some(batch)
+    })
 }
 
 /// The number of a task that a worker knows under this name with these types.

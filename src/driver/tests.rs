@@ -15,7 +15,7 @@ use crate::error::TaskError;
 use crate::ids::WorkerId;
 use crate::pool::Pool;
 use crate::task::Registry;
-use crate::transport::{Call, Doorbell, Pulse};
+use crate::transport::{Call, Doorbell, Pulse, Rings};
 use crate::wire::codec::CODEC_ID;
 use crate::wire::message::{Hello, ToWorker};
 
@@ -91,12 +91,12 @@ impl Transport for Scripted {
         false
     }
 
-    fn has_arrived(&self) -> bool {
+    fn has_arrived(&mut self) -> bool {
         !self.reports.is_empty()
     }
 
-    fn rings(&self) -> bool {
-        true
+    fn rings(&self) -> Rings {
+        Rings::Always
     }
 }
 
@@ -181,7 +181,7 @@ fn a_task_that_kills_its_worker_ends_as_lost_after_three_attempts() {
     let error = bench.run(1).expect_err("it has no result");
     let TaskError::Lost { origin, attempts: 3, reason } = &error else { panic!("{error:?}") };
     assert_eq!(reason, "killed by SIGKILL");
-    assert_eq!(&*origin.place.as_ref().expect("it was on a worker").host, "scripted");
+    assert_eq!(origin.place.expect("it was on a worker").host, "scripted");
     assert_eq!(bench.notes.borrow().spawned, 3);
     assert_eq!(bench.notes.borrow().abandoned.len(), 3);
     assert!(bench.notes.borrow().disconnected.is_empty(), "a lost worker is never disconnected");
@@ -418,12 +418,12 @@ impl Transport for Stuck {
         self.asked
     }
 
-    fn has_arrived(&self) -> bool {
+    fn has_arrived(&mut self) -> bool {
         false
     }
 
-    fn rings(&self) -> bool {
-        false
+    fn rings(&self) -> Rings {
+        Rings::Never
     }
 }
 

@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::output::{Outlet, Taker};
-use crate::launch::{self, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER};
+use crate::launch::{
+    self, BELL_VARIABLE, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER,
+};
 use crate::process::{self, Board};
-use crate::wire::control::{Ended, How, Start};
+use crate::transport::bells::{self, Inheritance};
+use crate::wire::control::{BellPlace, Ended, How, Start};
 use crate::wire::marker::Marker;
 
 /// How far a worker came, as far as it told.
@@ -72,6 +75,8 @@ impl Child {
             (std::io::pipe().map_err(no_pipe)?, std::io::pipe().map_err(no_pipe)?);
         let (board, marker, page) = board([stdout.as_fd(), stderr.as_fd()])
             .map_err(|error| failed("cannot be given a page of memory", &error))?;
+        // Without it the worker looks now and then whether there is something for it.
+        let bell = start.watch.bell.and_then(|place| inherit_bell(place).ok());
         let mut command = Command::new(&executable);
         if let Some(path) = launch::plain_path() {
             command.env("PATH", path);
@@ -83,6 +88,7 @@ impl Child {
             .env(NEWS_VARIABLE, told.as_raw_fd().to_string())
             .env(BOARD_VARIABLE, page.as_raw_fd().to_string())
             .env(PEER_VARIABLE, launch::peer())
+            .envs(bell.as_ref().map(|(_, bell)| (BELL_VARIABLE, bell.to_string())))
             .current_dir(text(&start.directory))
             .stdin(Stdio::null())
             .stdout(its_stdout)
@@ -162,8 +168,9 @@ impl Child {
 
     /// Asks the worker, and what is in its process group, to end; after this time it is ordered.
     pub(super) fn ask_to_end(&mut self, grace: Duration) {
-        let kill_at = Instant::now() + grace;
-        self.kill_at = Some(self.kill_at.map_or(kill_at, |earlier| earlier.min(kill_at)));
+        // A time that no clock can show never comes.
+        let kill_at = Instant::now().checked_add(grace);
+        self.kill_at = [self.kill_at, kill_at].into_iter().flatten().min();
         if grace.is_zero() {
             return self.kill();
         }
@@ -286,6 +293,14 @@ fn await_orphans(until: Instant) -> bool {
         let _ = rustix::process::waitpid(Some(*child), rustix::process::WaitOptions::NOHANG);
     }
     true
+}
+
+/// Makes the worker inherit its doorbell, and that of its host.
+fn inherit_bell(place: BellPlace) -> std::io::Result<(OwnedFd, Inheritance)> {
+    let file = bells::open(place)?;
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
+    let inheritance = Inheritance { file: file.as_raw_fd(), at: place.at };
+    Ok((file, inheritance))
 }
 
 /// A page for the worker to say there which task runs, and the mark that it leaves in its output where one ends,

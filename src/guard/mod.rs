@@ -8,7 +8,7 @@
 //! code, and sleeps in one `poll`.
 //!
 //! `child` is the worker as a process, `parent` the control channel, `output` what the worker writes, `pmi`
-//! what a process manager of the MPICH family must be told in the worker's place.
+//! what a process manager of the MPICH family is asked and told in the worker's place.
 
 mod child;
 mod output;
@@ -32,10 +32,14 @@ use crate::transport::mpi;
 use crate::wire::control::{Ended, FromGuard, How, Ticket};
 use child::{Child, Passed};
 pub(crate) use child::{NEWS_BEGUN, NEWS_BYE, NEWS_FINALIZE, NEWS_INIT, NEWS_UNFIT};
+#[cfg(any(test, fuzzing))]
+pub(crate) use output::output_property;
 use parent::{Parent, Wish};
+use pmi::Manager;
 
 /// Watches over one worker from its start to its end, and ends with it.
 pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
+    let manager = Manager::meet();
     own::outlive_worker();
     let order = orders_to_end();
     let mut parent = Parent::connect(address, ticket);
@@ -43,19 +47,19 @@ pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
         // It is told all the same: the parent's spawn waits for a process that initializes MPI.
         let reason = "it was given up before it was started".to_owned();
         parent.say(&FromGuard::Ended(Ended { stand_in: true, ..Ended::of(How::NotStarted { reason }) }));
-        leave(Passed::Nothing, parent)
+        leave(Passed::Nothing, parent, manager)
     };
     let mut child = match Child::start(&start) {
         Ok(child) => child,
         Err(reason) => {
             parent.say(&FromGuard::Ended(Ended { stand_in: true, ..Ended::of(How::NotStarted { reason }) }));
-            leave(Passed::Nothing, parent)
+            leave(Passed::Nothing, parent, manager)
         }
     };
     parent.say(&FromGuard::Started { pid: child.pid(), host: launch::own_name() });
     attend(&mut parent, &mut child, order.as_ref());
     // It may have initialized MPI and ended before its guard was told: then nobody may do so once more.
-    if child.passed() < Passed::Init && parent.is_spawned_within(SPAWN_NEWS) {
+    if child.passed() < Passed::Init && manager.is_awaited() && parent.is_spawned_within(SPAWN_NEWS) {
         child.count_as_ready();
     }
     parent.make_room_for_the_rest();
@@ -63,7 +67,7 @@ pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
     let passed = child.passed();
     parent.say(&FromGuard::Ended(Ended { stand_in: passed < Passed::Init, ..ended }));
     child.end_orphans();
-    leave(passed, parent)
+    leave(passed, parent, manager)
 }
 
 /// Readable when a daemon of the MPI has told this guard to end. It tells the worker's process tree first, as far as
@@ -154,7 +158,7 @@ static GOODBYE: AtomicBool = AtomicBool::new(false);
 
 /// Initializes MPI in the worker's place, and leaves. The other side may never answer: then, and if the parent
 /// goes, this process ends all the same.
-fn stand_in(mut parent: Parent) {
+fn stand_in(mut parent: Parent, manager: Manager) {
     let watch = move || {
         parent.await_end(STAND_IN_LIMIT);
         thread::sleep(PARTING);
@@ -162,7 +166,7 @@ fn stand_in(mut parent: Parent) {
             // MPI_Finalize says it, and is slow.
             thread::sleep(STAND_IN_LIMIT);
         } else {
-            pmi::finalize();
+            manager.finalize();
         }
         own::exit_now()
     };
@@ -177,15 +181,15 @@ fn stand_in(mut parent: Parent) {
 }
 
 /// Ends the guard, so that the MPI runtime sees a clean end however the worker's was.
-fn leave(passed: Passed, parent: Parent) -> ! {
+fn leave(passed: Passed, parent: Parent, manager: Manager) -> ! {
     let host = parent.process();
     match passed {
         // The parent still waits in MPI_Comm_spawn for a process that initializes MPI, unless it can help itself.
-        Passed::Nothing | Passed::Begun if !parent.helps_itself() => {
-            pmi::hear_out();
-            stand_in(parent);
+        Passed::Nothing | Passed::Begun if !parent.helps_itself() && manager.is_awaited() => {
+            manager.hear_out();
+            stand_in(parent, manager);
         }
-        Passed::Init | Passed::Bye => pmi::finalize(),
+        Passed::Init | Passed::Bye => manager.finalize(),
         Passed::Nothing | Passed::Begun | Passed::Finalize => {}
     }
     host.into_iter().for_each(launch::clear_up_after);

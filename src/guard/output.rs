@@ -323,5 +323,44 @@ impl Tail {
     }
 }
 
+/// What must hold of what a worker writes (`fuzzing.rs`). Of each two bytes the first says how much of what follows comes
+/// at once, and whether it is taken.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn output_property(bytes: &[u8]) {
+    struct Paper(Vec<Output>);
+    impl Taker for Paper {
+        fn has_room(&self) -> bool {
+            true
+        }
+        fn take(&mut self, output: Output) {
+            assert!(output.bytes.len() <= LINE_MAX);
+            self.0.push(output);
+        }
+    }
+    let marker = Marker::new([5, 6]);
+    let mark = marker.mark(TaskId(7));
+    let (mut lines, mut tail, mut paper) =
+        (Lines::of(StreamName::Stderr), Tail::default(), Paper(Vec::new()));
+    let (mut rest, mut expected) = (bytes, 0);
+    while let Some((&what, following)) = rest.split_first() {
+        let (piece, following) = following.split_at((usize::from(what) * 3).min(following.len()));
+        rest = following;
+        let is_marked = what % 4 == 0;
+        let written = if is_marked { [piece, &mark[..]].concat() } else { piece.to_vec() };
+        let fate = if what % 8 == 7 { Fate::Dropped } else { Fate::Sent };
+        lines.feed(&written, [Some(TaskId(7)), Some(TaskId(8))], &marker, Some(&mut tail), fate, &mut paper);
+        expected += piece.len();
+        assert!(lines.held.len() < crate::wire::marker::MARK && lines.open.len() < 2 * LINE_MAX);
+    }
+    lines.finish(&mut paper);
+    let sent: usize = paper.0.iter().map(|output| output.bytes.len()).sum();
+    let dropped: u64 = paper.0.iter().map(|output| output.dropped.bytes).sum();
+    // What looks like a mark of its own is one, and its bytes are gone.
+    assert!(sent as u64 + dropped <= expected as u64);
+    let is_whole = !bytes.contains(&0) || memchr::memmem::find(bytes, &mark[..8]).is_none();
+    assert!(!is_whole || sent as u64 + dropped == expected as u64, "no byte is lost, and none doubled");
+    assert!(tail.take().len() <= LINES_MAX);
+}
+
 #[cfg(test)]
 mod tests;

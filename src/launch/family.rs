@@ -35,6 +35,8 @@ pub(crate) struct Family {
     pub(super) environment_key: Option<&'static str>,
     /// The program through which it spawns.
     pub(super) launcher: Launcher,
+    /// Whether a version of it also takes a process manager of ours in the place of that program.
+    pub(super) own_manager: fn(&str) -> OwnManager,
     /// How it is told where workers go.
     pub(super) placement: Placement,
     /// Whether it lets one thread spawn while another sends and receives, and what that costs.
@@ -47,6 +49,9 @@ pub(crate) struct Family {
     pub(crate) farewell: Farewell,
     /// How a spawn returns whose worker has died on the way.
     pub(super) release: Release,
+    /// Whether its daemon must not know a guard's end before it knows the worker's; and waits, after the guard's
+    /// end, for that of the guard's standard error.
+    pub(super) needs_burial: bool,
     /// How long after a worker's death nothing is spawned.
     pub(super) spawn_pause: Duration,
     /// How long a worker is left to start that the death of another one, in this time before or since, may have
@@ -143,6 +148,16 @@ pub(super) struct Launcher {
     pub(super) needs_decoy: bool,
     /// Whether its end is an event of PMIx, which ends every process that does not take it.
     pub(super) is_told_by_pmix: bool,
+}
+
+/// Whether an MPI gets along with the process manager that offshoot has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnManager {
+    /// It speaks another language.
+    Unfit,
+    /// It speaks that language, and nobody has tried.
+    Untried,
+    Tried,
 }
 
 impl Launcher {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::family::{Family, Farewell, Launcher, Placement, Release, Setting, Value, When};
+use super::family::{Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, Value, When};
 use super::mpich::HYDRA;
 
 pub(super) const FAMILY: Family = Family {
@@ -32,6 +32,7 @@ pub(super) const FAMILY: Family = Family {
         needs_decoy: true,
         is_told_by_pmix: false,
     },
+    own_manager: |_| OwnManager::Untried,
     placement: Placement::OwnHostOnly(
         "several hosts are untried with Intel MPI: use Open MPI 4.1 or MPICH, or name this host alone",
     ),
@@ -44,6 +45,7 @@ pub(super) const FAMILY: Family = Family {
     // It waits for ever for the worker that was not disconnected.
     farewell: Farewell { finalizes_after_loss: false },
     release: Release::StandIn,
+    needs_burial: false,
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["Intel_MPI_"],

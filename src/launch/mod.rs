@@ -4,8 +4,9 @@
 //! environment before `MPI_Init`, through which program it spawns. `prepare` applies it, in
 //! [`init`](crate::init), while the process has one thread. `installation` finds what belongs to the
 //! library that is loaded; `preflight` looks at the machine, `executable` at what is to be spawned, and
-//! each says what to do about what it finds. `hosts` finds out how many workers fit where, `reach` the way
-//! there. `scratch` and `segments` remove what MPIs would leave behind. `program` describes what to spawn, `record` carries that description through the argument list of
+//! each says what to do about what it finds. `manager` is a process manager of our own, in the place of an MPI's. `hosts`
+//! finds out how many workers fit where, `reach` the way there. `scratch` and `segments` remove what MPIs would leave
+//! behind. `program` describes what to spawn, `record` carries that description through the argument list of
 //! `MPI_Comm_spawn`.
 
 mod daemons;
@@ -15,6 +16,7 @@ mod family;
 mod hosts;
 mod installation;
 mod intel_mpi;
+mod manager;
 mod mpich;
 mod open_mpi_4;
 mod open_mpi_5;
@@ -31,18 +33,21 @@ pub(crate) use daemons::{Launchers, end_daemons, launcher_ends_process};
 pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
 pub(crate) use hosts::own_name;
+pub(crate) use manager::{AWAITED, IS_AWAITED, Manager, NOT_AWAITED, ProcessManager, serve};
 pub(crate) use preflight::{Job, check_machine, findings};
 pub use prepare::user_environment;
 pub(crate) use prepare::{
-    Outcome, Prepared, answers_of_nobody, awaited_port, finalizes_after_loss, jam_limit, prepare, prepared,
-    secret_info, spawn_info, spawn_pause, take_secret,
+    Outcome, Prepared, answers_of_nobody, awaited_port, finalizes_after_loss, jam_limit, needs_burial,
+    prepare, prepared, process_manager, secret_info, spawn_info, spawn_pause, take_secret,
 };
 pub(crate) use program::Initializer;
 pub use program::Program;
 pub(crate) use reach::{Hints, Site, ask, outlives_hosts, own_host_info, sites};
+#[cfg(any(test, fuzzing))]
+pub(crate) use record::record_property;
 pub(crate) use record::{
-    BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role, guard_arguments, peer,
-    role,
+    BELL_VARIABLE, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role,
+    guard_arguments, peer, role,
 };
 pub(crate) use scratch::{clear_up_after, has_own_folders, remove_own_folders};
 pub(crate) use segments::unlink_segments;

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::family::{
-    Agent, Family, Farewell, Launcher, Placement, Refusal, Release, Setting, Survivable, Value, When,
+    Agent, Family, Farewell, Launcher, OwnManager, Placement, Refusal, Release, Setting, Survivable, Value,
+    When,
 };
 use super::transport::uses_library;
 use crate::wire::flow::Flow;
@@ -13,9 +14,7 @@ pub(super) const FAMILY: Family = Family {
     name: "MPICH",
     recognizes: |version| version.starts_with("MPICH Version"),
     refuses: |version| {
-        // The number is set apart by spaces or tabs, as many as its author liked.
-        let number = version.split_whitespace().nth(2).unwrap_or_default();
-        number.starts_with("4.0.").then_some(Refusal {
+        number(version).starts_with("4.0.").then_some(Refusal {
             reason: "MPICH 4.0, as Debian 12 has it, cannot spawn from a process that was started plainly: its \
                      mpiexec lacks `-pmi_args`",
             remedy: "install another MPI: `apt-get install libopenmpi-dev openmpi-bin`, or `pip install mpich`",
@@ -35,6 +34,12 @@ pub(super) const FAMILY: Family = Family {
         daemons: HYDRA,
         needs_decoy: true,
         is_told_by_pmix: false,
+    },
+    own_manager: |version| match number(version) {
+        number if ["4.3", "5.0"].contains(&number.rsplit_once('.').map_or(number, |(series, _)| series)) => {
+            OwnManager::Tried
+        }
+        _ => OwnManager::Untried,
     },
     placement: Placement::Keys {
         keys: &["host"],
@@ -61,6 +66,7 @@ pub(super) const FAMILY: Family = Family {
                   ends all workers",
     farewell: Farewell { finalizes_after_loss: true },
     release: Release::StandIn,
+    needs_burial: false,
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["mpich_shm_"],
@@ -69,9 +75,14 @@ pub(super) const FAMILY: Family = Family {
     interface_variables: &["HYDRA_IFACE", "FI_TCP_IFACE"],
 };
 
+/// The number in what a library says of itself, set apart by spaces or tabs, as many as its author liked.
+fn number(version: &str) -> &str {
+    version.split_whitespace().nth(2).unwrap_or_default()
+}
+
 /// The library aborts its process at every error of libfabric, thus when a peer dies in the middle of a
 /// message. What fits into the buffers of a TCP connection is never in the middle.
-const PORTIONS: Flow = Flow { message_max: 16 << 10, window: 64 << 10 };
+const PORTIONS: Flow = Flow { message_max: 16 << 10, window: 48 << 10 };
 
 /// A guard or worker must not have it: what it would give up after so many tries is its first connection.
 const MOMENTARY: &[Setting] = &[Setting {

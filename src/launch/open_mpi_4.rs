@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::family::{
-    Agent, Family, Farewell, Launcher, Placement, Release, Setting, Survivable, Value, When,
+    Agent, Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, Survivable, Value, When,
 };
 use super::installation::Installation;
+use crate::wire::flow::Flow;
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 4",
@@ -67,6 +68,7 @@ pub(super) const FAMILY: Family = Family {
     // The first makes a host known, the second has the worker start there and nowhere else. A first spawn on
     // another host takes the own one out of the list for good: "All nodes which are allocated for this job are
     // already filled".
+    own_manager: |_| OwnManager::Unfit,
     placement: Placement::Keys {
         keys: &["add-host", "host"],
         own_host_first: true,
@@ -89,7 +91,7 @@ pub(super) const FAMILY: Family = Family {
             Setting { name: "UCX_TLS", value: Value::Set("tcp,self"), when: When::Always, why: TCP_OF_UCX },
         ],
         host_only: &[],
-        flow: None,
+        flow: Some(PORTIONS),
     }),
     containment: "the guard, with `orte_enable_recovery`",
     farewell: Farewell { finalizes_after_loss: true },
@@ -97,16 +99,22 @@ pub(super) const FAMILY: Family = Family {
     // begun with `MPI_Init` nobody can stand in for it ("Server not available"). The host waits in `PMIx_Lookup`
     // for the name of the worker; what is none makes the spawn fail, and hurts nothing.
     release: Release::Answer { port: "OMPI_PARENT_PORT", suffixes: &[":connect"], answer: c"nobody" },
-    // When a process dies `orted` closes its connection at once, and stops to listen to a descriptor of that number
-    // once more when its job is over: to a process that has connected meanwhile, which then waits for ever in
-    // `MPI_Init` (4.1.4; its first bytes stand unread in the socket).
-    spawn_pause: Duration::from_millis(100),
+    // If its child is gone before it has seen the worker's connection close, `orted` closes that without forgetting
+    // the descriptor's number: a worker that gets it later is not heard, and waits for ever in `MPI_Init` (4.1.4 with
+    // PMIx 4.2.2, `_deregister_client`; its first bytes stand unread in the socket). Each `orted` on another host
+    // has the same fault, and is out of reach there.
+    needs_burial: true,
+    spawn_pause: Duration::ZERO,
     jam_limit: Some(Duration::from_secs(3)),
     segments: &[],
     scratch: None,
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"],
 };
+
+/// The library survives with whole frames too. But what it had in hand when a worker died it never gives back, and that
+/// is to be no more than a window.
+const PORTIONS: Flow = Flow { message_max: 256 << 10, window: 2 << 20 };
 
 const TCP_OF_UCX: &str = "the MPI's own choice, ob1, aborts a host whose worker dies in the middle of a transfer; UCX over TCP \
                           does not";

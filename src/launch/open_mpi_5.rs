@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::family::{
-    Family, Farewell, Launcher, Placement, Release, Scratch, Setting, Survivable, Value, When,
+    Family, Farewell, Launcher, OwnManager, Placement, Release, Scratch, Setting, Survivable, Value, When,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -82,6 +82,7 @@ pub(super) const FAMILY: Family = Family {
         needs_decoy: false,
         is_told_by_pmix: true,
     },
+    own_manager: |_| OwnManager::Unfit,
     placement: Placement::OwnHostOnly(
         "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs: use \
          Open MPI 4.1 or MPICH, or name this host alone",
@@ -122,6 +123,7 @@ pub(super) const FAMILY: Family = Family {
         suffixes: &[":connect", ":nextcid:send:0", ":nextcid:send:1", ":activate:send:0"],
         answer: c"nobody.*",
     },
+    needs_burial: false,
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["sm_segment."],

@@ -13,17 +13,22 @@ use rustix::fs::{Access, access, statvfs};
 use super::executable::check_executable;
 use super::family::Family;
 use super::installation::in_path;
+use super::manager::ProcessManager;
 use super::prepare::Prepared;
 use crate::finding::{Finding, Status};
 
 /// Less room than this for shared memory is too little for the segments of a few workers.
 const SHARED_MEMORY_MIN: u64 = 64 << 20;
 
-/// Looks at everything. A failure means that this process cannot spawn.
-pub(crate) fn findings(prepared: &Prepared) -> Vec<Finding> {
+/// Looks at everything. A failure means that this process cannot spawn, through this process manager.
+pub(crate) fn findings(prepared: &Prepared, manager: ProcessManager) -> Vec<Finding> {
     let mut findings = vec![library(prepared)];
+    let is_own = manager == ProcessManager::Own;
+    // What was chosen for this machine says nothing of others.
+    let is_chosen = manager == prepared.manager.manager;
+    findings.extend(prepared.manager.finding.clone().filter(|_| is_chosen));
     if let Some(family) = prepared.family {
-        findings.push(launcher(prepared, family));
+        findings.extend((!is_own).then(|| launcher(prepared, family)));
         findings.push(temporary_directory(family));
         findings.push(loopback());
         findings.extend(interfaces(family));
@@ -35,8 +40,8 @@ pub(crate) fn findings(prepared: &Prepared) -> Vec<Finding> {
 }
 
 /// The first thing that keeps this process from spawning, if there is one.
-pub(crate) fn check_machine(prepared: &Prepared) -> Result<(), Finding> {
-    let failure = findings(prepared).into_iter().find(|finding| finding.status == Status::Failure);
+pub(crate) fn check_machine(prepared: &Prepared, manager: ProcessManager) -> Result<(), Finding> {
+    let failure = findings(prepared, manager).into_iter().find(|finding| finding.status == Status::Failure);
     failure.map_or(Ok(()), Err)
 }
 

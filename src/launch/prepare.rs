@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::decoy::{self, Plan};
 use super::family::{Family, Release, Setting, Value, When};
 use super::installation::{self, Installation};
+use super::manager::{self, Choice, ProcessManager};
 use super::preflight::Job;
 use super::transport::{self, Transport};
 use crate::containment::Containment;
@@ -27,6 +28,8 @@ pub(crate) struct Prepared {
     pub(crate) variables: Vec<Variable>,
     /// Which transport it is to use.
     pub(crate) transport: Transport,
+    /// Who starts workers on this machine.
+    pub(crate) manager: Choice,
     /// What hydra is to kill in this process's place.
     pub(crate) decoy: Option<Plan>,
 }
@@ -69,6 +72,7 @@ pub(crate) fn prepare() {
     let version = mpi::environment::library_version().unwrap_or_default().trim().to_owned();
     let family = Family::of(&version);
     let installation = Installation::find(family);
+    let manager = manager::choose(family, &version);
     let mut transport = transport::choose(family, &installation);
     let mut variables = Vec::new();
     match family {
@@ -83,18 +87,23 @@ pub(crate) fn prepare() {
         None => tracing::warn!("this MPI is not one that offshoot knows: {version}"),
     }
     transport.note_settings(family);
+    if manager.manager == ProcessManager::Own {
+        manager::prepare();
+    }
     // In a job it is the job's launcher that spawns, and that kills nobody's group.
-    let needs_decoy = family.filter(|family| family.launcher.needs_decoy && Job::of_this_process().is_none());
+    let needs_decoy = family
+        .filter(|family| family.launcher.needs_decoy && manager.is_open && Job::of_this_process().is_none());
     let decoy = needs_decoy
         .zip(installation.launcher.as_deref())
         .and_then(|(family, launcher)| decoy::plan(launcher, family.launcher.name()));
     variables.extend(decoy.is_some().then(|| Variable {
         name: "PATH",
         outcome: Outcome::Set(env::var("PATH").unwrap_or_default()),
-        why: "hydra kills the host's process group when something goes wrong; its launcher is given a decoy",
+        why: "hydra, where it is used, kills the host's process group when something goes wrong; its launcher is given a \
+              decoy",
     }));
     process::make_secret(family.and_then(|family| family.secret_variable));
-    let _ = PREPARED.set(Prepared { version, family, installation, variables, transport, decoy });
+    let _ = PREPARED.set(Prepared { version, family, installation, variables, transport, manager, decoy });
 }
 
 /// Does what a setting says, where it is needed.
@@ -170,6 +179,11 @@ pub(crate) fn awaited_port() -> Option<String> {
     }
 }
 
+/// Whether a guard's end must not be known before its worker's is.
+pub(crate) fn needs_burial() -> bool {
+    prepared().and_then(|prepared| prepared.family).is_some_and(|family| family.needs_burial)
+}
+
 /// How long after a worker's death nothing is spawned.
 pub(crate) fn spawn_pause() -> Duration {
     prepared().and_then(|prepared| prepared.family).map_or(Duration::ZERO, |family| family.spawn_pause)
@@ -188,6 +202,13 @@ pub(crate) fn answers_of_nobody(port: &str) -> Option<(Vec<String>, &'static CSt
             Some((suffixes.iter().map(|suffix| format!("{port}{suffix}")).collect(), answer))
         }
     }
+}
+
+/// Who is to start the workers of a pool, in a process whose MPI has not been initialized.
+pub(crate) fn process_manager(has_other_hosts: bool) -> ProcessManager {
+    let chosen = prepared().map_or(ProcessManager::Launcher, |prepared| prepared.manager.manager);
+    // An MPI that the host has initialized spawns through its launcher.
+    if has_other_hosts || mpi::environment::is_initialized() { ProcessManager::Launcher } else { chosen }
 }
 
 /// What each `MPI_Comm_spawn` is to be told, as keys and values of its info.

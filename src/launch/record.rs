@@ -5,6 +5,7 @@
 //! the user's travels in an argument list, and nothing of ours is among the worker's arguments.
 
 use std::env;
+use std::ffi::OsString;
 use std::os::fd::RawFd;
 
 use super::decoy::Launch;
@@ -26,6 +27,8 @@ pub(crate) const ROLE_WORKER: &str = "worker";
 pub(crate) const NEWS_VARIABLE: &str = "OFFSHOOT_NEWS";
 /// The descriptor of the page on which a worker says which task runs.
 pub(crate) const BOARD_VARIABLE: &str = "OFFSHOOT_BOARD";
+/// Where a worker's doorbell is, and that of its host.
+pub(crate) const BELL_VARIABLE: &str = "OFFSHOOT_BELL";
 /// What the worker's host is, as [`peer`] says it.
 pub(crate) const PEER_VARIABLE: &str = "OFFSHOOT_PEER";
 
@@ -41,6 +44,8 @@ pub(crate) enum Role {
     Worker {
         news: Option<RawFd>,
         board: Option<RawFd>,
+        /// Where its doorbell is, as its guard says it.
+        bell: Option<String>,
         /// Why it cannot serve this host, if so.
         unfit: Option<String>,
     },
@@ -53,6 +58,11 @@ pub(crate) fn guard_arguments(address: &str, ticket: Ticket) -> Vec<String> {
     who.into_iter().chain(settings.iter().cloned()).collect()
 }
 
+/// Whether these are the arguments of a guard.
+pub(super) fn is_guard(arguments: &[OsString]) -> bool {
+    arguments.first().is_some_and(|first| first == GUARD_FLAG)
+}
+
 /// What this process was started as. What says so is taken out of the environment: the programs that a
 /// task starts are not workers.
 ///
@@ -62,11 +72,14 @@ pub(crate) fn role() -> Result<Role, String> {
     if env::var_os(ROLE_VARIABLE).is_some_and(|role| role == ROLE_WORKER) {
         let descriptor = |name| env::var(name).ok().and_then(|fd| fd.parse().ok());
         let (news, board) = (descriptor(NEWS_VARIABLE), descriptor(BOARD_VARIABLE));
+        let bell = env::var(BELL_VARIABLE).ok();
         process::remove_variable(ROLE_VARIABLE);
         let peer = env::var(PEER_VARIABLE).unwrap_or_default();
-        [NEWS_VARIABLE, BOARD_VARIABLE, PEER_VARIABLE].into_iter().for_each(process::remove_variable);
+        [NEWS_VARIABLE, BOARD_VARIABLE, BELL_VARIABLE, PEER_VARIABLE]
+            .into_iter()
+            .for_each(process::remove_variable);
         transport::take_flow()?;
-        return Ok(Role::Worker { news, board, unfit: check_peer(&peer).err() });
+        return Ok(Role::Worker { news, board, bell, unfit: check_peer(&peer).err() });
     }
     if let Some(launch) = Launch::of_this_process() {
         return Ok(Role::Launcher(launch));
@@ -137,6 +150,15 @@ fn number(version: &str) -> String {
         .map(str::to_owned)
         .next()
         .unwrap_or_default()
+}
+
+/// What must hold of what a process is told about itself, in arguments and in the environment (`fuzzing.rs`).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn record_property(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    assert_eq!(compare_peers(&text, &text), Ok(()), "a process works for its like");
+    let _ = compare_peers(&text, "2/Open MPI 4/4.1.4");
+    transport::settings_property(&text);
 }
 
 #[cfg(test)]

@@ -152,6 +152,13 @@ const NOT: char = '!';
 /// How a worker is told in what portions frames travel.
 const FLOW_VARIABLE: &str = "OFFSHOOT_FLOW";
 
+/// The variables that this process may have, and what it starts may not.
+pub(super) fn host_only_variables() -> impl Iterator<Item = &'static str> {
+    let family = super::prepared().and_then(|prepared| prepared.family);
+    let means = family.and_then(|family| family.survivable.as_ref().ok());
+    means.into_iter().flat_map(|means| means.host_only).map(|setting| setting.name)
+}
+
 static FLOW: OnceLock<Option<Flow>> = OnceLock::new();
 
 /// In what portions frames travel between this process, a host or a worker, and the other.
@@ -163,11 +170,35 @@ pub(crate) fn flow() -> Option<Flow> {
 pub(super) fn agree(settings: &[String]) {
     process::remove_variable(FLOW_VARIABLE);
     for setting in settings {
-        match (setting.strip_prefix(NOT), setting.split_once('=')) {
-            (Some(name), _) => process::remove_variable(name),
-            (None, Some((name, value))) => process::set_variable(name, value.as_ref()),
-            (None, None) => {}
+        match parse_setting(setting) {
+            Some((name, Some(value))) => process::set_variable(name, value.as_ref()),
+            Some((name, None)) => process::remove_variable(name),
+            None => {}
         }
+    }
+}
+
+/// A variable, and what it is to be if it is to be there; if the system can have a variable of that name.
+fn parse_setting(setting: &str) -> Option<(&str, Option<&str>)> {
+    let (name, value) = match setting.strip_prefix(NOT) {
+        Some(name) => (name, None),
+        None => setting.split_once('=').map(|(name, value)| (name, Some(value)))?,
+    };
+    let is_possible = !name.is_empty() && !name.contains('=') && !setting.contains('\0');
+    is_possible.then_some((name, value))
+}
+
+/// What must hold of settings (`fuzzing.rs`).
+#[cfg(any(test, fuzzing))]
+pub(super) fn settings_property(text: &str) {
+    if let Some(flow) = parse_flow(text) {
+        assert!(flow.is_sound());
+        assert_eq!(parse_flow(&tell_flow(flow)), Some(flow));
+    }
+    if let Some((name, value)) = parse_setting(text) {
+        // A child's environment refuses what the own one panics of.
+        let name_is_fine = !name.is_empty() && !name.contains(['=', '\0']);
+        assert!(name_is_fine && !value.is_some_and(|value| value.contains('\0')));
     }
 }
 
@@ -215,7 +246,7 @@ mod tests {
     fn a_worker_reads_what_its_host_told() {
         let flow = Flow { message_max: 1000, window: 4000 };
         assert_eq!(parse_flow(&tell_flow(flow)), Some(flow));
-        for nonsense in ["", "1000", "1000/x", "0/0", "0/4000", "4000/4000", "-1/4000"] {
+        for nonsense in ["", "1000", "1000/x", "0/0", "0/4000", "15/4000", "4000/4000", "-1/4000"] {
             assert_eq!(parse_flow(nonsense), None, "{nonsense}");
         }
     }

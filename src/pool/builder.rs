@@ -15,7 +15,7 @@ use crate::core::Config;
 use crate::driver::mpi_thread::MpiThread;
 use crate::driver::{Driver, Turnable, run_drivers};
 use crate::error::BuildError;
-use crate::launch::{self, Program, Site};
+use crate::launch::{self, ProcessManager, Program, Site};
 use crate::slots::{Slots, SlotsError, Source};
 use crate::task::{Call, Registry, Task};
 use crate::transport::loopback::LoopbackTransport;
@@ -301,6 +301,11 @@ impl Builder {
     }
 }
 
+/// Why a pool of this process has no workers on other hosts.
+const ALREADY_OWN: &str = "this process has initialized MPI for a pool on this host alone, with a process manager of \
+                           offshoot's own, which starts workers here only: build the pool with other hosts first, or \
+                           export OFFSHOOT_PROCESS_MANAGER=hydra";
+
 fn on_mpi(
     config: Config,
     program: Program,
@@ -312,7 +317,14 @@ fn on_mpi(
     let sites: Vec<Site> = launch::sites(slots, config.workers_max)?;
     // What was prepared can be told before MPI starts; whose MPI it is, only then.
     launch::check_containment(asked, None)?;
-    let thread = MpiThread::get(config.spawn_timeout)?;
+    let thread = MpiThread::get(config.spawn_timeout, launch::process_manager(slots.has_other_hosts()))?;
+    if slots.has_other_hosts() && mpi::facts().is_some_and(|facts| facts.manager == ProcessManager::Own) {
+        return Err(SlotsError::OwnHostOnly {
+            source_of_slots: slots.source.clone(),
+            reason: ALREADY_OWN.to_owned(),
+        }
+        .into());
+    }
     let containment = mpi::facts().map_or(Containment::Fast, |facts| facts.containment);
     launch::check_containment(asked, Some(containment))?;
     let watchdog = Arc::clone(thread.watchdog());

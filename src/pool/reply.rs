@@ -33,8 +33,21 @@ pub(crate) struct Promise {
 #[derive(Debug)]
 enum Target {
     Slot(Arc<Slot>),
-    /// A stream's, and which of its calls it is.
-    Inbox(Arc<Inbox>, usize),
+    /// A stream's, and which of its calls it is. One count of references serves a whole batch: that of the inbox
+    /// would be fought over by the stream's thread and the driver's.
+    Inbox(Arc<Batch>, usize),
+}
+
+/// Calls of a stream that are submitted together.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    inbox: Arc<Inbox>,
+}
+
+impl Batch {
+    pub(crate) fn of(inbox: &Arc<Inbox>) -> Arc<Self> {
+        Arc::new(Self { inbox: Arc::clone(inbox) })
+    }
 }
 
 impl Promise {
@@ -45,8 +58,8 @@ impl Promise {
     }
 
     /// A promise to a stream, about its call of that index.
-    pub(crate) fn to_inbox(task: TaskId, name: &'static str, inbox: Arc<Inbox>, index: usize) -> Self {
-        Self { task, name, target: Some(Target::Inbox(inbox, index)) }
+    pub(crate) fn to_inbox(task: TaskId, name: &'static str, batch: Arc<Batch>, index: usize) -> Self {
+        Self { task, name, target: Some(Target::Inbox(batch, index)) }
     }
 
     pub(crate) fn task(&self) -> TaskId {
@@ -63,12 +76,57 @@ impl Promise {
         self.deliver(settled);
     }
 
+    /// Fulfils many promises. Neighbours that go to one stream are delivered together.
+    pub(crate) fn settle_all(promises: impl IntoIterator<Item = (Self, Settled)>) {
+        let mut delivery = Delivery::default();
+        for (mut promise, settled) in promises {
+            match promise.target.take() {
+                Some(Target::Slot(slot)) => slot.settle(settled),
+                Some(Target::Inbox(batch, index)) => {
+                    delivery.add(&batch.inbox, Arrival { index, task: promise.task, settled });
+                }
+                None => {}
+            }
+        }
+    }
+
     fn deliver(&mut self, settled: Settled) {
         match self.target.take() {
             Some(Target::Slot(slot)) => slot.settle(settled),
-            Some(Target::Inbox(inbox, index)) => inbox.push(Arrival { index, task: self.task, settled }),
+            Some(Target::Inbox(batch, index)) => {
+                batch.inbox.push(VecDeque::from([Arrival { index, task: self.task, settled }]));
+            }
             None => {}
         }
+    }
+}
+
+/// Arrivals on their way to one stream. They get there, whatever happens.
+#[derive(Default)]
+struct Delivery {
+    inbox: Option<Arc<Inbox>>,
+    arrivals: VecDeque<Arrival>,
+}
+
+impl Delivery {
+    fn add(&mut self, inbox: &Arc<Inbox>, arrival: Arrival) {
+        if !self.inbox.as_ref().is_some_and(|current| Arc::ptr_eq(current, inbox)) {
+            self.push();
+            self.inbox = Some(Arc::clone(inbox));
+        }
+        self.arrivals.push_back(arrival);
+    }
+
+    fn push(&mut self) {
+        if let Some(inbox) = self.inbox.take() {
+            inbox.push(std::mem::take(&mut self.arrivals));
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.push();
     }
 }
 
@@ -173,10 +231,14 @@ struct Arrivals {
 }
 
 impl Inbox {
-    fn push(&self, arrival: Arrival) {
+    fn push(&self, arrivals: VecDeque<Arrival>) {
         let waker = {
             let mut state = lock(&self.state);
-            state.arrived.push_back(arrival);
+            if state.arrived.is_empty() {
+                state.arrived = arrivals;
+            } else {
+                state.arrived.extend(arrivals);
+            }
             state.waker.take()
         };
         wake(waker);

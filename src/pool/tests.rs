@@ -137,7 +137,7 @@ fn an_error_comes_back_with_its_causes_and_its_place() {
     let TaskError::Failed { origin, causes } = &error else { panic!("{error:?}") };
     assert_eq!(causes, &["no result", "the disk is full"]);
     assert_eq!(origin.name, refuse::NAME);
-    assert_eq!(&*origin.place.as_ref().expect("it ran somewhere").host, "loopback");
+    assert_eq!(origin.place.expect("it ran somewhere").host, "loopback");
     assert_eq!(error.worker().map(|worker| worker.number()), Some(0));
 }
 

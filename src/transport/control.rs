@@ -10,6 +10,7 @@
 //!
 //! What workers write passes through here to `output.rs`, and the thread never waits for those who take it.
 
+mod burial;
 mod listener;
 
 use std::net::{IpAddr, TcpListener};
@@ -31,6 +32,7 @@ use super::stream::{Address, Stream};
 use crate::launch;
 use crate::process as own;
 use crate::wire::control::{Ended, How, Secret, Start, Ticket, ToGuard, WINDOW};
+use burial::Burials;
 use listener::Listener;
 
 /// A guard is told that it has room when it is so much.
@@ -80,6 +82,18 @@ struct State {
     doorbell: Arc<Doorbell>,
     /// Makes a spawn return that waits at this port.
     release: fn(&str),
+    /// Where the daemon must not hear of a guard's end too early.
+    burials: Option<Burials>,
+}
+
+/// What the control thread may ask of MPI, beside the thread that owns it.
+#[derive(Clone, Copy)]
+pub(crate) struct Aid {
+    /// Makes a spawn return that waits for what was to be published under this name.
+    pub(crate) release: fn(&str),
+    /// Asks the daemon through which it spawns for something, and returns when that has answered; where burials are
+    /// needed.
+    pub(crate) ask: Option<fn()>,
 }
 
 #[derive(Default)]
@@ -127,12 +141,8 @@ struct Expected {
 }
 
 impl Control {
-    /// Starts to listen. `release` makes a spawn return that waits at a port.
-    pub(crate) fn start(
-        secret: [u8; 16],
-        doorbell: Arc<Doorbell>,
-        release: fn(&str),
-    ) -> std::io::Result<Self> {
+    /// Starts to listen.
+    pub(crate) fn start(secret: [u8; 16], doorbell: Arc<Doorbell>, aid: Aid) -> std::io::Result<Self> {
         let file = own::secret_file().map_or("none".to_owned(), |file| file.to_string());
         let address = format!("offshoot-{}-{file}-{:08x}", process::id(), fresh_number()?);
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&address)?)?;
@@ -144,7 +154,8 @@ impl Control {
             networks: Mutex::default(),
             bell,
             doorbell,
-            release,
+            release: aid.release,
+            burials: aid.ask.map(Burials::start).transpose()?,
         });
         let listener = Listener::new(Arc::clone(&state), listener);
         thread::Builder::new().name("offshoot control".to_owned()).spawn(move || listener.run())?;
@@ -243,6 +254,11 @@ impl Control {
             Some(_) => {}
             None => expected.end(),
         });
+    }
+
+    /// MPI is about to be finalized: nothing more is asked of it from here.
+    pub(crate) fn ask_no_more(&self) {
+        self.state.burials.iter().for_each(Burials::end);
     }
 
     /// What ends all workers, from any thread.

@@ -1,51 +1,74 @@
-//! The doorbell: wakes a driver's thread that has gone to sleep. It costs one atomic load when nobody
-//! sleeps, so that whoever hands something over rings it every time.
+//! The doorbell: wakes a thread that has gone to sleep. It costs one atomic load when nobody sleeps, so that
+//! whoever hands something over rings it every time.
+//!
+//! It is a word in memory, and the memory may be shared: so a worker wakes its host, and a host its worker,
+//! without a system call unless the other sleeps, and without a process between them ([`bells`](super::bells)).
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
-/// Shared by a driver's thread, which sleeps on it, and everybody who has something for it.
-#[derive(Debug, Default)]
-pub(crate) struct Doorbell {
-    asleep: AtomicBool,
-    rung: Mutex<bool>,
-    woken: Condvar,
+use rustix::thread::futex;
+
+const AWAKE: u32 = 0;
+const ASLEEP: u32 = 1;
+
+/// Shared by a thread, which sleeps on it, and everybody who has something for it.
+#[derive(Debug)]
+pub(crate) enum Doorbell {
+    /// Of this process alone.
+    Private(AtomicU32),
+    /// In memory that other processes have, too.
+    Shared(&'static AtomicU32),
+}
+
+impl Default for Doorbell {
+    fn default() -> Self {
+        Self::Private(AtomicU32::new(AWAKE))
+    }
 }
 
 impl Doorbell {
+    fn word(&self) -> (&AtomicU32, futex::Flags) {
+        match self {
+            Self::Private(word) => (word, futex::Flags::PRIVATE),
+            Self::Shared(word) => (word, futex::Flags::empty()),
+        }
+    }
+
     /// Wakes the sleeper, if there is one. Call it after the thing to be seen can be seen.
     pub(crate) fn ring(&self) {
+        let (word, flags) = self.word();
         // Pairs with the fence in `sleep`: either the sleeper sees what was handed over before this, or
         // this sees that it sleeps.
         fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) {
-            *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
-            self.woken.notify_one();
+        if word.load(Ordering::Relaxed) == ASLEEP && word.swap(AWAKE, Ordering::Relaxed) == ASLEEP {
+            // It can only fail for a word that is not there.
+            let _ = futex::wake(word, flags, u32::MAX >> 1);
         }
     }
 
     /// Sleeps until it is rung, or until the time is over; not at all if `is_needed` says so after
     /// everybody has been told that this thread sleeps. Only one thread may sleep.
     pub(crate) fn sleep(&self, until: Option<Instant>, is_needed: impl FnOnce() -> bool) {
-        self.asleep.store(true, Ordering::Relaxed);
+        let (word, flags) = self.word();
+        word.store(ASLEEP, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         if !is_needed() {
-            self.wait(until);
-        }
-        self.asleep.store(false, Ordering::Relaxed);
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = false;
-    }
-
-    fn wait(&self, until: Option<Instant>) {
-        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*rung {
-            let left = until
-                .map_or(Duration::from_secs(3600), |until| until.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return;
+            while word.load(Ordering::Acquire) == ASLEEP {
+                let left = until.map_or(Duration::from_secs(3600), |until| {
+                    until.saturating_duration_since(Instant::now())
+                });
+                if left.is_zero() {
+                    break;
+                }
+                // Whatever it returns for, the word says whether somebody has rung.
+                let left = futex::Timespec {
+                    tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                    tv_nsec: i64::from(left.subsec_nanos()),
+                };
+                let _ = futex::wait(word, flags, ASLEEP, Some(&left));
             }
-            rung = self.woken.wait_timeout(rung, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        word.store(AWAKE, Ordering::Relaxed);
     }
 }

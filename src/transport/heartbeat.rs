@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// So many signs of life fit into the time that one side may be silent.
 const BEATS: u32 = 4;
 
+/// A longer time makes no difference, and no clock need show it.
+const TIMEOUT_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
     timeout: Duration,
@@ -18,7 +21,7 @@ pub(crate) struct Heartbeat {
 
 impl Heartbeat {
     pub(crate) fn new(timeout: Duration, now: Instant) -> Self {
-        Self { timeout, heard: now, beat_at: now }
+        Self { timeout: timeout.min(TIMEOUT_MAX), heard: now, beat_at: now }
     }
 
     /// How long the other side may be silent.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use rustc_hash::FxHashMap;
 
-use super::{Doorbell, Link, LinkError, Report, Transport};
+use super::{Doorbell, Link, LinkError, Report, Rings, Transport};
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::ids::WorkerId;
 use crate::launch::Program;
@@ -86,12 +86,12 @@ impl Transport for LoopbackTransport {
         false
     }
 
-    fn has_arrived(&self) -> bool {
+    fn has_arrived(&mut self) -> bool {
         !self.reports.is_empty()
     }
 
-    fn rings(&self) -> bool {
-        true
+    fn rings(&self) -> Rings {
+        Rings::Always
     }
 }
 

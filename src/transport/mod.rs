@@ -9,6 +9,7 @@ use crate::error::SpawnFailure;
 use crate::ids::WorkerId;
 use crate::launch::Program;
 
+pub(crate) mod bells;
 pub(crate) mod control;
 mod doorbell;
 pub(crate) mod heartbeat;
@@ -21,7 +22,7 @@ pub(crate) mod stream;
 
 pub(crate) use doorbell::Doorbell;
 pub use output::Output;
-pub(crate) use patience::Patience;
+pub(crate) use patience::{Attention, Patience};
 pub(crate) use pulse::{Call, Pulse};
 
 /// What the driver asks of a transport. No method blocks on a worker, except `spawn` on MPI, which
@@ -42,10 +43,21 @@ pub(crate) trait Transport {
     /// Whether something was started that only further polling can finish (a send, a spawn).
     fn is_pending(&self) -> bool;
     /// Whether the next poll has something to report. Asked just before the driver sleeps.
-    fn has_arrived(&self) -> bool;
+    fn has_arrived(&mut self) -> bool;
     /// Whether it rings the driver's doorbell when something arrives. One that does not must be polled
     /// for as long as anything is expected of a worker.
-    fn rings(&self) -> bool;
+    fn rings(&self) -> Rings;
+}
+
+/// How the driver learns that something has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rings {
+    /// Its doorbell is rung.
+    Always,
+    /// It is rung, but what rings may be there before what it rings for.
+    Mostly,
+    /// It has to look.
+    Never,
 }
 
 /// What a transport reports.

@@ -120,6 +120,14 @@ impl Stream {
         }
     }
 
+    /// The process at the other side, where it is on this host.
+    pub(crate) fn peer(&self) -> Option<rustix::process::Pid> {
+        match self {
+            Self::Unix(stream) => sockopt::socket_peercred(stream).ok().map(|peer| peer.pid),
+            Self::Tcp(_) => None,
+        }
+    }
+
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Unix(stream) => stream.try_clone().map(Self::Unix),
@@ -194,6 +202,15 @@ impl AsFd for Stream {
             Self::Tcp(stream) => stream.as_fd(),
         }
     }
+}
+
+/// What must hold of an address, whatever stands in an argument list (`fuzzing.rs`).
+#[cfg(any(test, fuzzing))]
+pub(crate) fn address_property(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(address) = text.parse::<Address>() else { return };
+    assert_eq!(address.to_string().parse::<Address>().as_ref(), Ok(&address));
+    let _ = (address.is_on("here"), super::control::Control::secret_place(&address.name));
 }
 
 #[cfg(test)]

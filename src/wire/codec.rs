@@ -2,7 +2,7 @@
 //!
 //! Two configurations: *heads* (our own protocol structures: small integers, packed) and *values*
 //! (users' arguments and results: integers as they lie in memory, which is several times faster for
-//! numeric arrays). Both are decoded with a limit, because a ten-byte message that claims a huge
+//! numeric arrays). Both are decoded with a limit that grows with the message, because one of ten bytes that claims a huge
 //! string would otherwise abort the process, and both refuse bytes left over after the value.
 //!
 //! No type of our own protocol is recursive: a recursive one could overflow the stack, limit or not.
@@ -13,12 +13,21 @@ use thiserror::Error;
 /// Names the encoding of heads and values; host and worker compare it in the hello.
 pub(crate) const CODEC_ID: &str = "bincode-2/le/heads-varint/values-fixint";
 
-/// Inputs up to this length are decoded under the small limit.
-const SMALL_INPUT: usize = 1 << 20;
-/// What a small input may claim to need: far above what a real one does, far below a machine's memory.
-const SMALL_LIMIT: usize = 64 << 20;
-/// What a large input (up to a frame) may claim to need.
-const LARGE_LIMIT: usize = 16 << 30;
+/// Decodes under a limit of some sixteen times what came. `bincode` counts the bytes that it reads, integers of one byte as
+/// eight, and makes room for as many bytes as a string says that it has; and its limits are constants.
+macro_rules! decode_within_limit {
+    ($bytes:expr, $config:expr) => {
+        match $bytes.len() {
+            0..=0x1_0000 => bincode::serde::decode_from_slice($bytes, $config.with_limit::<0x10_0000>()),
+            0..=0x10_0000 => bincode::serde::decode_from_slice($bytes, $config.with_limit::<0x100_0000>()),
+            0..=0x100_0000 => bincode::serde::decode_from_slice($bytes, $config.with_limit::<0x1000_0000>()),
+            0..=0x1000_0000 => {
+                bincode::serde::decode_from_slice($bytes, $config.with_limit::<0x1_0000_0000>())
+            }
+            _ => bincode::serde::decode_from_slice($bytes, $config.with_limit::<0x4_0000_0000>()),
+        }
+    };
+}
 
 /// A value could not be turned into bytes, or bytes were not the value that they should be.
 #[derive(Debug, Error)]
@@ -39,12 +48,7 @@ pub(crate) fn encode_head<T: Serialize>(head: &T, buffer: &mut Vec<u8>) -> Resul
 
 /// Decodes a structure of our own protocol, which must fill `bytes` exactly.
 pub(crate) fn decode_head<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let config = bincode::config::standard();
-    let decoded = if bytes.len() <= SMALL_INPUT {
-        bincode::serde::decode_from_slice(bytes, config.with_limit::<SMALL_LIMIT>())
-    } else {
-        bincode::serde::decode_from_slice(bytes, config.with_limit::<LARGE_LIMIT>())
-    };
+    let decoded = decode_within_limit!(bytes, bincode::config::standard());
     exactly(decoded?, bytes)
 }
 
@@ -56,12 +60,7 @@ pub(crate) fn encode_value<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecErro
 
 /// Decodes a user's value, which must fill `bytes` exactly.
 pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let config = bincode::config::standard().with_fixed_int_encoding();
-    let decoded = if bytes.len() <= SMALL_INPUT {
-        bincode::serde::decode_from_slice(bytes, config.with_limit::<SMALL_LIMIT>())
-    } else {
-        bincode::serde::decode_from_slice(bytes, config.with_limit::<LARGE_LIMIT>())
-    };
+    let decoded = decode_within_limit!(bytes, bincode::config::standard().with_fixed_int_encoding());
     exactly(decoded?, bytes)
 }
 

@@ -197,6 +197,18 @@ pub(crate) struct Watch {
     pub(crate) is_output_wanted: bool,
     /// How long the other side may be silent, where that is on another host.
     pub(crate) heartbeat_timeout: Option<Duration>,
+    /// Where its doorbell is, on the parent's own host.
+    pub(crate) bell: Option<BellPlace>,
+}
+
+/// Where a worker's doorbell is: a file that a process of the same host has open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BellPlace {
+    pub(crate) pid: u32,
+    pub(crate) file: i32,
+    /// Stands in the file, so that it is not taken for another.
+    pub(crate) mark: u32,
+    pub(crate) at: u32,
 }
 
 const FROM_GUARD: u8 = 129;
@@ -303,12 +315,12 @@ impl Splitter {
         let length = (PREFIX as u64).saturating_add(head).saturating_add(body);
         if length > self.length_max as u64 {
             // Not ours as a rule; the prefix tells better what it is.
-            frame::open(self.buffer.clone().freeze()).map_err(|error| match error {
-                WireError::Length { .. } => {
+            return Err(match frame::open(self.buffer.clone().freeze()) {
+                Ok(_) | Err(WireError::Length { .. }) => {
                     WireError::Oversize { length: usize::try_from(length).unwrap_or(usize::MAX) }
                 }
-                other => other,
-            })?;
+                Err(other) => other,
+            });
         }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         Ok((self.buffer.len() >= length).then(|| self.buffer.split_to(length).freeze()))

@@ -27,10 +27,11 @@ pub(crate) struct Flow {
 const OVERHEAD: usize = 256;
 
 impl Flow {
-    /// Whether a sender that waits will always be given a credit.
+    /// Whether a sender that waits will always be given a credit, and a receiver sees in a frame's first message how
+    /// long that is.
     pub(crate) const fn is_sound(self) -> bool {
         let portion = self.portion();
-        self.message_max > 0 && portion >= OVERHEAD && self.message_max <= portion - OVERHEAD
+        self.message_max >= frame::PREFIX && portion >= OVERHEAD && self.message_max <= portion - OVERHEAD
     }
 
     /// A receiver confirms when it has as many bytes to confirm.
@@ -197,9 +198,7 @@ impl Inbox {
         let frame = match self.begun.take() {
             None => match frame::length(&message).filter(|&length| length > message.len()) {
                 Some(length) => {
-                    let mut frame = Vec::with_capacity(length);
-                    frame.extend_from_slice(&message);
-                    self.begun = Some((frame, length));
+                    self.begun = Some((message, length));
                     None
                 }
                 None => Some(message),
@@ -208,6 +207,10 @@ impl Inbox {
                 let came = frame.len() + message.len();
                 if came > length {
                     return Err(WireError::Portion { came, length });
+                }
+                // No more room than twice what has come: the length is only a claim as yet.
+                if frame.capacity() < came {
+                    frame.reserve_exact((2 * came).min(length) - frame.len());
                 }
                 frame.extend_from_slice(&message);
                 if came == length {

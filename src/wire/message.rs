@@ -16,7 +16,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 
 use super::codec;
 use super::frame::{self, FRAME_MAX, Frame, PREFIX, WireError};
@@ -180,18 +180,7 @@ impl ToWorker {
                 };
                 build(WELCOME, &head, arguments)
             }
-            Self::Tasks(tasks) => {
-                let heads: Vec<_> = tasks
-                    .iter()
-                    .map(|message| TaskHead {
-                        task: message.task,
-                        kind: message.kind,
-                        attempt: message.attempt,
-                        length: message.arguments.len() as u64,
-                    })
-                    .collect();
-                build(TASKS, &heads, tasks.iter().map(|message| &message.arguments))
-            }
+            Self::Tasks(tasks) => encode_tasks(tasks),
             Self::Recant(tasks) => build(RECANT, tasks, None),
             Self::Retire => build(RETIRE, &(), None),
         }
@@ -247,10 +236,7 @@ impl FromWorker {
             Self::Hello(hello) => build(HELLO, hello, None),
             Self::Ready => build(READY, &(), None),
             Self::Unfit(failure) => build(UNFIT, failure, None),
-            Self::Answers(answers) => {
-                let heads: Vec<_> = answers.iter().map(answer_head).collect();
-                build(ANSWERS, &heads, answers.iter().filter_map(answer_payload))
-            }
+            Self::Answers(answers) => encode_answers(answers),
             Self::Bye => build(BYE, &(), None),
         }
     }
@@ -305,6 +291,30 @@ impl FromWorker {
             Self::Bye => "Bye",
         }
     }
+}
+
+/// The frame of a [`ToWorker::Tasks`].
+pub(crate) fn encode_tasks(tasks: &[TaskMessage]) -> Vec<u8> {
+    build(TASKS, &Heads(tasks, task_head), tasks.iter().map(|message| &message.arguments))
+}
+
+/// The frame of a [`FromWorker::Answers`].
+pub(crate) fn encode_answers(answers: &[AnswerMessage]) -> Vec<u8> {
+    build(ANSWERS, &Heads(answers, answer_head), answers.iter().filter_map(answer_payload))
+}
+
+/// The heads of many messages, made one by one as they are encoded.
+struct Heads<'a, M, H>(&'a [M], fn(&M) -> H);
+
+impl<M, H: Serialize> Serialize for Heads<'_, M, H> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(self.1))
+    }
+}
+
+fn task_head(message: &TaskMessage) -> TaskHead {
+    let TaskMessage { task, kind, attempt, arguments } = message;
+    TaskHead { task: *task, kind: *kind, attempt: *attempt, length: arguments.len() as u64 }
 }
 
 fn answer_head(answer: &AnswerMessage) -> AnswerHead {

@@ -10,8 +10,10 @@ pub(crate) mod flow;
 pub(crate) mod frame;
 pub(crate) mod marker;
 pub(crate) mod message;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 
 pub(crate) use frame::WireError;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

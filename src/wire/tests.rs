@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::codec::{self, CODEC_ID, CodecError};
 use super::control::{
-    Dropped, Ended, FROM_GUARD_MAX, FromGuard, How, LINE_MAX, Output, Secret, Splitter, StreamName, Ticket,
-    ToGuard,
+    BellPlace, Dropped, Ended, FROM_GUARD_MAX, FromGuard, How, LINE_MAX, Output, Secret, Splitter, Start,
+    StreamName, Ticket, ToGuard, Watch,
 };
 use super::frame::{FRAME_MAX, PREFIX, PROTOCOL_VERSION, WireError};
 use super::message::{
@@ -51,7 +51,7 @@ fn answer() -> impl Strategy<Value = AnswerMessage> {
     })
 }
 
-fn to_worker() -> impl Strategy<Value = ToWorker> {
+pub(crate) fn to_worker() -> impl Strategy<Value = ToWorker> {
     prop_oneof![
         (any::<u32>(), proptest::option::of((any::<u32>(), bytes()))).prop_map(|(worker, initializer)| {
             let initializer = initializer.map(|(kind, arguments)| (WireKind(kind), arguments));
@@ -63,7 +63,7 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
     ]
 }
 
-fn from_worker() -> impl Strategy<Value = FromWorker> {
+pub(crate) fn from_worker() -> impl Strategy<Value = FromWorker> {
     let known =
         (any::<String>(), any::<String>()).prop_map(|(name, signature)| KnownTask { name, signature });
     let hello = (any::<String>(), any::<u32>(), vec(known, 0..10)).prop_map(|(host, pid, known)| {
@@ -241,11 +241,12 @@ fn output() -> impl Strategy<Value = Output> {
     })
 }
 
-fn from_guard() -> impl Strategy<Value = FromGuard> {
+pub(crate) fn from_guard() -> impl Strategy<Value = FromGuard> {
     prop_oneof![
         (any::<u64>(), any::<[u8; 16]>())
             .prop_map(|(ticket, secret)| FromGuard::Here { ticket: Ticket(ticket), secret: Secret(secret) }),
         (any::<u32>(), any::<String>()).prop_map(|(pid, host)| FromGuard::Started { pid, host }),
+        any::<String>().prop_map(|port| FromGuard::Awaited { port }),
         Just(FromGuard::Ready),
         Just(FromGuard::Beat),
         Just(FromGuard::Leaving),
@@ -254,7 +255,36 @@ fn from_guard() -> impl Strategy<Value = FromGuard> {
     ]
 }
 
+pub(crate) fn to_guard() -> impl Strategy<Value = ToGuard> {
+    let text = || vec(any::<u8>(), 0..30);
+    let bell = any::<Option<(u32, i32, u32, u32)>>()
+        .prop_map(|bell| bell.map(|(pid, file, mark, at)| BellPlace { pid, file, mark, at }));
+    let watch = (any::<bool>(), any::<Option<Duration>>(), bell).prop_map(
+        |(is_output_wanted, heartbeat_timeout, bell)| Watch { is_output_wanted, heartbeat_timeout, bell },
+    );
+    let start = (text(), vec(text(), 0..5), vec((text(), text()), 0..5), text(), watch);
+    let start = start.prop_map(|(executable, arguments, variables, directory, watch)| Start {
+        executable,
+        arguments,
+        variables,
+        directory,
+        watch,
+    });
+    prop_oneof![
+        start.prop_map(ToGuard::Start),
+        Just(ToGuard::Spawned),
+        any::<Duration>().prop_map(|grace| ToGuard::Kill { grace }),
+        any::<u64>().prop_map(|cost| ToGuard::Taken { cost }),
+        Just(ToGuard::Beat),
+    ]
+}
+
 proptest! {
+    #[test]
+    fn what_a_parent_says_comes_back_the_same(message in to_guard()) {
+        prop_assert_eq!(ToGuard::decode(message.encode().into()).expect("it is whole"), message);
+    }
+
     #[test]
     fn what_guards_say_comes_through_a_stream_however_it_is_cut(
         messages in vec(from_guard(), 0..8),

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::transport::{Link, LinkError};
-use crate::wire::message::{AnswerMessage, FromWorker, Outcome, WireKind};
+use crate::wire::message::{AnswerMessage, Outcome, WireKind, encode_answers};
 
 /// An answer is kept back for so long at most, and a task that takes less than this is short.
 const KEEP: Duration = Duration::from_micros(100);
@@ -28,34 +28,40 @@ impl Answers {
         Self { kept: Vec::new(), kept_bytes: 0, since: Instant::now(), last_runs: vec![None; kinds] }
     }
 
-    /// Keeps an answer, or sends it with all that are kept.
-    pub(super) fn add(&mut self, answer: AnswerMessage, link: &mut impl Link) -> Result<(), LinkError> {
+    /// Keeps an answer, now, or sends it with all that are kept. Whether something was sent.
+    pub(super) fn add(
+        &mut self,
+        answer: AnswerMessage,
+        now: Instant,
+        link: &mut impl Link,
+    ) -> Result<bool, LinkError> {
         let bytes = match &answer.outcome {
             Outcome::Done(bytes) => bytes.len(),
             Outcome::Failed(_) | Outcome::Skipped => 0,
         };
-        if self.kept_bytes + bytes > KEEP_BYTES {
-            // A large answer travels alone: any two together might not fit into a frame.
-            self.send(link)?;
-        }
+        // A large answer travels alone: any two together might not fit into a frame.
+        let is_large = self.kept_bytes + bytes > KEEP_BYTES;
+        let before = is_large && self.send(link)?;
         if self.kept.is_empty() {
-            self.since = Instant::now();
+            self.since = now;
         }
         self.kept_bytes += bytes;
         self.kept.push(answer);
-        if self.kept_bytes > KEEP_BYTES || self.since.elapsed() > KEEP {
-            self.send(link)?;
-        }
-        Ok(())
+        let is_due = self.kept_bytes > KEEP_BYTES || now.saturating_duration_since(self.since) > KEEP;
+        let after = is_due && self.send(link)?;
+        Ok(before || after)
     }
 
-    /// Sends what is kept.
-    pub(super) fn send(&mut self, link: &mut impl Link) -> Result<(), LinkError> {
+    /// Sends what is kept. Whether there was something.
+    pub(super) fn send(&mut self, link: &mut impl Link) -> Result<bool, LinkError> {
         if self.kept.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         self.kept_bytes = 0;
-        link.send(FromWorker::Answers(std::mem::take(&mut self.kept)).encode())
+        let frame = encode_answers(&self.kept);
+        self.kept.clear();
+        link.send(frame)?;
+        Ok(true)
     }
 
     /// Whether a task of this kind may run while answers are kept.

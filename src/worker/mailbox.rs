@@ -27,6 +27,9 @@ pub(super) struct Mailbox<L> {
     window: VecDeque<TaskMessage>,
     recanted: FxHashSet<TaskId>,
     retire: bool,
+    /// What the clock said last. To ask it costs as much as a short task's whole way through here, so it is asked
+    /// once for each task, and after what takes time.
+    now: Instant,
     looked: Instant,
     /// What went wrong while a running task looked; told to the loop when it asks next.
     failed: Option<LinkError>,
@@ -50,6 +53,7 @@ impl<L: Link> Mailbox<L> {
             window: VecDeque::new(),
             recanted: FxHashSet::default(),
             retire: false,
+            now: Instant::now(),
             looked: Instant::now(),
             failed: None,
         }
@@ -57,7 +61,7 @@ impl<L: Link> Mailbox<L> {
 
     /// The first task of the window, after a look for news if the last one was a while ago.
     pub(super) fn next(&mut self) -> Result<Next, LinkError> {
-        if self.window.is_empty() || self.looked.elapsed() >= LOOK_EVERY {
+        if self.window.is_empty() || self.now.saturating_duration_since(self.looked) >= LOOK_EVERY {
             self.look()?;
         }
         if self.window.is_empty() {
@@ -75,12 +79,24 @@ impl<L: Link> Mailbox<L> {
     /// Waits for news: the window is empty.
     pub(super) fn wait(&mut self) -> Result<(), LinkError> {
         let frame = self.link.receive()?;
+        self.ask_the_clock();
         self.accept(frame)
+    }
+
+    /// What the clock said last.
+    pub(super) fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// What the clock says.
+    pub(super) fn ask_the_clock(&mut self) -> Instant {
+        self.now = Instant::now();
+        self.now
     }
 
     /// Whether the task that runs has been recanted. An unreachable host wants nothing any more.
     pub(super) fn is_recanted(&mut self, task: TaskId) -> bool {
-        if let Err(error) = self.look().and_then(|()| self.send_answers()) {
+        if let Err(error) = self.look().and_then(|()| self.answers.send(&mut self.link)) {
             self.failed = Some(error);
         }
         self.failed.is_some() || self.recanted.contains(&task)
@@ -88,12 +104,18 @@ impl<L: Link> Mailbox<L> {
 
     /// Keeps an answer, or sends it with all that are kept.
     pub(super) fn answer(&mut self, answer: AnswerMessage) -> Result<(), LinkError> {
-        self.answers.add(answer, &mut self.link)
+        if self.answers.add(answer, self.now, &mut self.link)? {
+            self.ask_the_clock();
+        }
+        Ok(())
     }
 
     /// Sends the answers that are kept.
     pub(super) fn send_answers(&mut self) -> Result<(), LinkError> {
-        self.answers.send(&mut self.link)
+        if self.answers.send(&mut self.link)? {
+            self.ask_the_clock();
+        }
+        Ok(())
     }
 
     /// Forgets what was noted of a task that has ended.
@@ -107,7 +129,7 @@ impl<L: Link> Mailbox<L> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        self.looked = Instant::now();
+        self.looked = self.ask_the_clock();
         while let Some(frame) = self.link.try_receive()? {
             self.accept(frame)?;
         }

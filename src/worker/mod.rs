@@ -17,6 +17,7 @@ use crate::guard;
 use crate::launch::{self, Role};
 use crate::process;
 use crate::task::Registry;
+use crate::transport::bells::Pair;
 use crate::transport::mpi as transport;
 
 pub(crate) use run::{Place, run};
@@ -44,7 +45,7 @@ pub fn init_with(registry: Registry) {
         Ok(Role::Host) => launch::prepare(),
         Ok(Role::Guard { address, ticket }) => guard::watch(&address, ticket),
         Ok(Role::Launcher(launch)) => launch.go_on(),
-        Ok(Role::Worker { news, board, unfit }) => serve_as_worker(&registry, news, board, unfit),
+        Ok(Role::Worker { news, board, bell, unfit }) => serve_as_worker(&registry, news, board, bell, unfit),
         Err(reason) => fail(&reason),
     }
 }
@@ -60,7 +61,7 @@ pub fn serve() -> ! {
 /// As [`serve`], with an explicit list of tasks.
 pub fn serve_with(registry: Registry) -> ! {
     match launch::role() {
-        Ok(Role::Worker { news, board, unfit }) => serve_as_worker(&registry, news, board, unfit),
+        Ok(Role::Worker { news, board, bell, unfit }) => serve_as_worker(&registry, news, board, bell, unfit),
         Ok(Role::Guard { address, ticket }) => guard::watch(&address, ticket),
         Ok(Role::Launcher(launch)) => launch.go_on(),
         Ok(Role::Host) => {
@@ -80,6 +81,7 @@ fn serve_as_worker(
     registry: &Registry,
     news: Option<RawFd>,
     board: Option<RawFd>,
+    bell: Option<String>,
     unfit: Option<String>,
 ) -> ! {
     process::outlive_terminal_signals();
@@ -91,7 +93,8 @@ fn serve_as_worker(
     news.tell(guard::NEWS_BEGUN);
     // Without it, all that it writes is nobody's.
     let voice = board.and_then(|board| Voice::inherited(board, registry.iter().count()).ok());
-    let (link, rank) = transport::initialize_worker().unwrap_or_else(|reason| fail(&reason));
+    let bells = bell.and_then(|bell| Pair::inherited(bell.parse().ok()?));
+    let (link, rank) = transport::initialize_worker(bells).unwrap_or_else(|reason| fail(&reason));
     news.tell(guard::NEWS_INIT);
     process::keep_descriptors_to_ourselves();
     let host = mpi::environment::processor_name().unwrap_or_else(|_| "unknown".to_owned());

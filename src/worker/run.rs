@@ -136,19 +136,19 @@ impl<L: Link> Worker<L> {
 
     fn run_task(&mut self, message: TaskMessage) -> Result<(), LinkError> {
         let TaskMessage { task, kind, attempt, arguments } = message;
-        self.make_way_for(kind)?;
+        let begun = self.make_way_for(kind)?;
         self.context.task = Some(task);
         self.context.attempt = attempt;
         if let Some(voice) = &self.voice {
             voice.begin(task);
         }
-        let begun = Instant::now();
         let result = self.call(kind, &arguments);
-        let ran = begun.elapsed();
-        if let Some(voice) = &mut self.voice {
-            voice.end(task, kind, begun + ran);
-        }
         let mut mailbox = self.mailbox.borrow_mut();
+        let now = mailbox.ask_the_clock();
+        let ran = now.saturating_duration_since(begun);
+        if let Some(voice) = &mut self.voice {
+            voice.end(task, kind, now);
+        }
         mailbox.answers.note(kind, ran);
         mailbox.forget(task);
         let outcome = match result {
@@ -159,10 +159,13 @@ impl<L: Link> Worker<L> {
         mailbox.answer(AnswerMessage { task, ran, outcome })
     }
 
-    /// Sends the answers that are kept, unless a task of this kind is known to be short.
-    fn make_way_for(&mut self, kind: WireKind) -> Result<(), LinkError> {
+    /// Sends the answers that are kept, unless a task of this kind is known to be short. The time when it begins.
+    fn make_way_for(&mut self, kind: WireKind) -> Result<Instant, LinkError> {
         let mut mailbox = self.mailbox.borrow_mut();
-        if mailbox.answers.may_wait_for(kind) { Ok(()) } else { mailbox.send_answers() }
+        if !mailbox.answers.may_wait_for(kind) {
+            mailbox.send_answers()?;
+        }
+        Ok(mailbox.now())
     }
 
     fn call(&mut self, kind: WireKind, arguments: &[u8]) -> Result<Vec<u8>, Failure> {

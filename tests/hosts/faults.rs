@@ -1,6 +1,7 @@
 //! Tasks and initializers that go wrong.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use rustix::process::{Signal, kill_process};
 
 use crate::programs::shell;
 use crate::support::{Stage, eventually, is_gone, result};
-use crate::tasks::{die, double, enter, fail_with_causes, guard, open_ledger, panic_with, pid};
+use crate::tasks::{die, double, enter, fail_with_causes, fill_memory, guard, open_ledger, panic_with, pid};
 
 pub(crate) fn a_worker_dies() -> anyhow::Result<()> {
     let pool = Pool::builder().workers(0..=2).attempts_max(2).build()?;
@@ -39,6 +40,66 @@ pub(crate) fn a_worker_dies() -> anyhow::Result<()> {
     result(bystander)?;
     ensure!(pool.stats().losses == 12, "{:?}", pool.stats());
     Ok(())
+}
+
+/// Where a limit of its own is reached a worker aborts; where its group has no memory left the system kills it. The
+/// second needs a group, which not everybody may make.
+pub(crate) fn memory_runs_out() -> anyhow::Result<()> {
+    let pool = Pool::builder().workers(0..=2).attempts_max(2).build()?;
+    let stage = Stage::new()?;
+    let bystander = pool.submit(stage.hold("bystander")).map_err(|error| error.reason)?;
+    stage.await_start("bystander")?;
+    let own_limit: (Option<MemoryGroup>, &[&str]) = (None, &["SIGABRT", "memory allocation of"]);
+    let of_group = MemoryGroup::new(96 << 20).map(|group| (Some(group), &["SIGKILL", "MiB of memory"][..]));
+    if of_group.is_none() {
+        println!("skipped: this process may make no group with a limit of memory");
+    }
+    let mut losses = 0;
+    for (group, words) in [own_limit].into_iter().chain(of_group) {
+        let folder = group.as_ref().map(|group| group.folder.clone());
+        match result(pool.submit(fill_memory(folder))?) {
+            Err(TaskError::Lost { attempts: 2, reason, .. }) => {
+                ensure!(words.iter().all(|word| reason.contains(word)), "{words:?}: {reason}");
+                println!("{reason}");
+            }
+            other => bail!("{words:?}: not lost, but {other:?}"),
+        }
+        losses += 2;
+        ensure!(result(pool.submit(double(21))?)? == 42, "{words:?}: the pool goes on");
+    }
+    stage.release("bystander")?;
+    result(bystander)?;
+    ensure!(pool.stats().losses == losses, "{:?}", pool.stats());
+    Ok(())
+}
+
+/// A control group whose processes may have so much memory together.
+struct MemoryGroup {
+    folder: PathBuf,
+}
+
+impl MemoryGroup {
+    /// If this process may make one.
+    fn new(bytes: u64) -> Option<Self> {
+        let name = format!("offshoot-{}", std::process::id());
+        // The first version of control groups, and the second.
+        let places = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+        places.into_iter().find_map(|(parent, limit)| {
+            let folder = Path::new(parent).join(&name);
+            fs::create_dir(&folder).ok()?;
+            let group = Self { folder };
+            // Not in a folder that is none: a file would be made there.
+            let limit = group.folder.join(limit);
+            (limit.exists() && fs::write(&limit, bytes.to_string()).is_ok()).then_some(group)
+        })
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // The last process may be on its way out.
+        let _ = eventually("the group to be empty", || fs::remove_dir(&self.folder).is_ok());
+    }
 }
 
 /// Cancelled, over its time, past its deadline: a task that does not look is ended with its worker, which costs

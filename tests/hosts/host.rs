@@ -12,6 +12,7 @@ mod neighbours;
 mod output;
 mod programs;
 mod results;
+mod soak;
 mod spawn;
 mod support;
 mod tasks;
@@ -54,6 +55,7 @@ scenarios! {
         without_init;
     faults:
         a_worker_dies,
+        memory_runs_out,
         a_task_calls_mpi_abort,
         a_task_does_not_stop,
         a_task_that_may_run_once_is_lost_once,
@@ -110,8 +112,15 @@ scenarios! {
         as_rank_1,
         as_rank_1_of_a_job_that_never_starts,
         a_guard_is_killed,
+        guards_are_killed_again_and_again,
+        no_launcher_runs,
+        the_host_spawns_too,
+        waits_for_its_end,
         the_launcher_dies,
         the_launcher_hangs;
+    soak:
+        workers_that_retire_leave_nothing,
+        workers_that_are_killed_leave_nothing;
     support:
         hangs,
         leaves_a_process_behind;

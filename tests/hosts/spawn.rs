@@ -6,13 +6,15 @@ use std::env;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use mpi::environment::library_version;
+use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
-use offshoot::{BuildError, Builder, Pool, Program, SpawnCause, TaskError};
+use offshoot::{BuildError, Builder, Diagnosis, Pool, Program, SpawnCause, TaskError};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::programs::shell;
@@ -256,21 +258,120 @@ pub(crate) fn the_launcher_hangs() -> anyhow::Result<()> {
     without_launcher(Signal::STOP)
 }
 
-/// A guard is what hydra must not see die: it ends everything then, and, but for the decoy, the host. Open MPI
-/// goes on.
+/// A guard is what hydra must not see die: it ends everything then, and, but for the decoy, the host. Open MPI and
+/// offshoot's own process manager go on.
 pub(crate) fn a_guard_is_killed() -> anyhow::Result<()> {
     let pool = Pool::builder().workers(0..=1).spawn_timeout(3 * SPAWN_TIMEOUT).build()?;
     let guard = result(pool.submit(guard())?)?;
     let guard = i32::try_from(guard).ok().and_then(Pid::from_raw).context("a process has an id")?;
     kill_process(guard, Signal::KILL)?;
     eventually("the loss to be noticed", || pool.stats().losses == 1)?;
+    let goes_on = library_version().is_ok_and(|version| version.starts_with("Open MPI")) || is_own_manager();
     match result(pool.submit(double(21))?) {
         Ok(answer) => ensure!(answer == 42),
-        Err(error) if library_version().is_ok_and(|version| version.starts_with("Open MPI")) => bail!(error),
+        Err(error) if goes_on => bail!(error),
         Err(error @ (TaskError::SpawnFailed { .. } | TaskError::PoolFailed { .. })) => println!("{error}"),
         Err(error) => bail!(error),
     }
     Ok(())
+}
+
+/// Whether this process starts its workers itself.
+fn is_own_manager() -> bool {
+    Diagnosis::make().is_some_and(|diagnosis| diagnosis.process_manager == "own")
+}
+
+/// Guards are killed again and again, those of workers that are there and of workers that are on their way; others
+/// never notice, and workers come as before.
+pub(crate) fn guards_are_killed_again_and_again() -> anyhow::Result<()> {
+    if library_version().is_ok_and(|version| !version.starts_with("Open MPI")) && !is_own_manager() {
+        println!("skipped: this MPI's launcher does not live through it");
+        return Ok(());
+    }
+    let pool = Pool::builder().workers(0..=2).spawn_timeout(3 * SPAWN_TIMEOUT).build()?;
+    let bystander = pool.add_program(Program::this_executable().env("BYSTANDER", "1"))?;
+    let it = result(pool.submit_to(bystander, pid())?)?;
+    for death in 1..=10 {
+        let guard = result(pool.submit(guard())?)?;
+        let guard = i32::try_from(guard).ok().and_then(Pid::from_raw).context("a process has an id")?;
+        kill_process(guard, Signal::KILL)?;
+        eventually("the loss to be noticed", || pool.stats().losses == death)?;
+        ensure!(result(pool.submit(double(21))?)? == 42);
+        ensure!(result(pool.submit_to(bystander, pid())?)? == it, "the bystander is another one");
+    }
+    ensure!(zombies()? == 0, "somebody was not waited for");
+    Ok(())
+}
+
+/// Children of this process that have ended and that nobody has waited for.
+fn zombies() -> anyhow::Result<usize> {
+    let own = format!(") Z {} ", std::process::id());
+    let stats = fs::read_dir("/proc")?
+        .flatten()
+        .filter_map(|folder| fs::read_to_string(folder.path().join("stat")).ok());
+    Ok(stats.filter(|stat| stat.contains(&own)).count())
+}
+
+/// Where this process starts its workers itself nothing of the MPI's runs, its user's processes are left
+/// alone, and what it starts finds nothing in its environment that is not for it.
+pub(crate) fn no_launcher_runs() -> anyhow::Result<()> {
+    if !is_own_manager() {
+        println!("skipped: this MPI spawns through its launcher");
+        return Ok(());
+    }
+    let pool = Pool::builder().workers(0..=2).build()?;
+    ensure!(result(pool.submit(double(21))?)? == 42);
+    ensure!(launchers()?.is_empty(), "there is a launcher");
+    let environment = Command::new("/usr/bin/env").output()?;
+    let environment = String::from_utf8(environment.stdout)?;
+    ensure!(!environment.lines().any(|line| line.starts_with("PMI_")), "{environment}");
+    let child = Command::new("/bin/sh").args(["-c", "exit 7"]).status()?;
+    ensure!(child.code() == Some(7), "a child of the user's own ends as it likes: {child}");
+    // A plain MPI program of the user's.
+    let plain =
+        Command::new(env::current_exe()?.with_file_name("scenario_stranger")).arg("alone").status()?;
+    ensure!(plain.success(), "a plain MPI program of the user's: {plain}");
+    pool.shutdown();
+    eventually("all guards to be waited for", || zombies().is_ok_and(|count| count == 0))
+}
+
+/// The host's own code spawns through the MPI, and so through the process manager, of the pool.
+pub(crate) fn the_host_spawns_too() -> anyhow::Result<()> {
+    if !is_own_manager() {
+        println!("skipped: this MPI spawns through its launcher");
+        return Ok(());
+    }
+    let pool = Pool::builder().workers(0..=1).build()?;
+    ensure!(result(pool.submit(double(21))?)? == 42);
+    let mut command = Command::new(env::current_exe()?.with_file_name("scenario_stranger"));
+    command.arg("greets");
+    for _ in 0..3 {
+        let world = SimpleCommunicator::world();
+        let two = world.process_at_rank(0).spawn(&command, 2).context("two processes were not spawned")?;
+        for rank in 0..2 {
+            let (told, _): (i32, _) = two.process_at_rank(rank).receive();
+            ensure!(told == rank);
+        }
+    }
+    ensure!(result(pool.submit(double(21))?)? == 42);
+    Ok(())
+}
+
+/// The host ends by a signal while a worker has something to do.
+pub(crate) fn waits_for_its_end() -> anyhow::Result<()> {
+    if !is_own_manager() {
+        println!("skipped: this MPI's launcher may take its time");
+        return Ok(());
+    }
+    let pool = Pool::builder().workers(0..=2).build()?;
+    let stage = Stage::new()?;
+    let _held = pool.submit(stage.hold("a")).map_err(|error| error.reason)?;
+    stage.await_start("a")?;
+    let signal = env::args().nth(2).context("name a signal")?.parse()?;
+    let signal = Signal::from_named_raw(signal).context("that is no signal")?;
+    kill_process(rustix::process::getpid(), signal)?;
+    thread::sleep(Duration::from_secs(30));
+    bail!("it lives")
 }
 
 fn without_launcher(signal: Signal) -> anyhow::Result<()> {

@@ -24,6 +24,18 @@ fn main() {
             let _universe = mpi::initialize();
             process::exit(0);
         }
+        // As one that nobody has spawned.
+        "alone" => {
+            let universe = mpi::initialize().expect("MPI was not initialized before");
+            assert!(universe.world().size() == 1 && universe.world().parent().is_none());
+        }
+        // As one of two that somebody has spawned who is no pool.
+        "greets" => {
+            let universe = mpi::initialize().expect("MPI was not initialized before");
+            let (world, parent) = (universe.world(), universe.world().parent().expect("it was spawned"));
+            assert_eq!(world.size(), 2);
+            parent.process_at_rank(0).send(&world.rank());
+        }
         "speaks another version" => speak_another_version(),
         // Somewhere in MPI_Init, sooner or later.
         dies => match dies.strip_prefix("killed ") {

@@ -7,6 +7,7 @@ use std::process;
 
 use anyhow::{Context as _, anyhow, ensure};
 use mpi::traits::*;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_bytes::ByteBuf;
 
 use crate::support::eventually;
@@ -61,6 +62,27 @@ offshoot::tasks! {
         fs::write(&draft, format!("{} {}", process::id(), std::os::unix::process::parent_id()))?;
         fs::rename(&draft, &started)?;
         eventually("nothing", || false)
+    }
+
+    /// Uses more memory than it may: than this group of processes, which it enters, or than a limit that it sets itself.
+    pub(crate) fn fill_memory(group: Option<PathBuf>) {
+        match group {
+            Some(group) => fs::write(group.join("cgroup.procs"), process::id().to_string())?,
+            None => {
+                let status = fs::read_to_string("/proc/self/status")?;
+                let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).context("no size")?;
+                let kib: u64 = size.trim().trim_end_matches(" kB").parse()?;
+                let current = (kib << 10) + (64 << 20);
+                let limit = Rlimit { current: Some(current), maximum: getrlimit(Resource::As).maximum };
+                setrlimit(Resource::As, limit)?;
+            }
+        }
+        let mut filled = Vec::new();
+        while filled.len() < 4096 {
+            filled.push(vec![1_u8; 1 << 20]);
+        }
+        ensure!(filled.is_empty(), "there was no limit");
+        Ok(())
     }
 
     /// Waits in a folder until so many workers are there at once, and returns who this one is.

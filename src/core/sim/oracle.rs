@@ -78,6 +78,7 @@ pub(super) fn when_settled(shadow: &Shadow, stats: &Stats, deadline: Option<Time
     news_are_passed_on(shadow);
     the_lost_are_abandoned(shadow);
     the_unstoppable_are_killed(shadow);
+    who_is_to_stop_waits_for_nobody(shadow);
     no_idle_beside_waiting(shadow);
     nobody_starves(shadow);
     deadlines_lie_ahead(shadow, deadline);
@@ -160,7 +161,7 @@ fn long_tasks_are_alone(shadow: &Shadow, id: WorkerId, task: TaskId) {
         return;
     }
     let state = &shadow.tasks[task.0 as usize];
-    let cost = shadow.kinds[state.kind].filter(|_| !state.terms.once);
+    let cost = shadow.kinds[state.kind].filter(|_| !state.is_loner());
     let costs = worker.held.iter().map(|&(_, cost)| cost).chain([cost]);
     let load: Option<f64> = costs.map(|cost| cost.map(|cost| cost.max(250.0))).sum();
     let budget = config.window_budget.as_nanos() as f64;
@@ -255,19 +256,38 @@ fn tasks_resolve_once(shadow: &Shadow, task: TaskId) {
 
 fn resolutions_are_true(shadow: &Shadow, id: TaskId, resolution: Resolution) {
     let task = &shadow.tasks[id.0 as usize];
-    let is_waiting = task.place == TaskPlace::Waiting;
+    let is_waiting = task.place == TaskPlace::Waiting || waits_behind_another(shadow, id);
     let holds = match resolution {
         Resolution::Answered => task.place == TaskPlace::Answered && !task.is_overdue,
         Resolution::Cancelled => is_waiting && task.is_cancelled && !task.is_overdue,
         Resolution::Overdue { answered: true } => task.place == TaskPlace::Answered && task.is_overdue,
         Resolution::Overdue { answered: false } => is_waiting && (task.is_overdue || is_late(shadow, task)),
         Resolution::Lost { attempts } => {
-            is_waiting && attempts == task.losses && attempts == task.attempts_max(&shadow.config)
+            task.place == TaskPlace::Waiting
+                && attempts == task.losses
+                && attempts == task.attempts_max(&shadow.config)
         }
-        Resolution::SpawnFailed => is_waiting && (shadow.is_sloppy || is_hopeless(shadow, task.program)),
+        Resolution::SpawnFailed => {
+            task.place == TaskPlace::Waiting && (shadow.is_sloppy || is_hopeless(shadow, task.program))
+        }
         Resolution::ShutDown => task.place == TaskPlace::Refused,
     };
     law("resolutions_are_true", holds, format_args!("{id} {resolution:?}: {task:?}"));
+}
+
+/// Whether a worker holds it, was told to stop it, and did not run it yet.
+fn waits_behind_another(shadow: &Shadow, id: TaskId) -> bool {
+    let task = &shadow.tasks[id.0 as usize];
+    let is_behind = match task.place {
+        TaskPlace::Held(worker) => {
+            let first = shadow.workers[worker].held.front();
+            // A sloppy driver may have seen answers while the action was on its way.
+            shadow.is_sloppy || first.is_some_and(|&(first, _)| first != id.0 as usize)
+        }
+        TaskPlace::Answered => shadow.is_sloppy,
+        TaskPlace::Unknown | TaskPlace::Waiting | TaskPlace::Refused | TaskPlace::Resolved => false,
+    };
+    is_behind && task.is_recanted
 }
 
 fn is_late(shadow: &Shadow, task: &Task) -> bool {
@@ -301,6 +321,17 @@ fn news_are_passed_on(shadow: &Shadow) {
             TaskPlace::Held(worker) => task.is_recanted || !shadow.is_to_stop(&shadow.workers[worker], index),
         };
         law("news_are_passed_on", holds, format_args!("task {index}: {task:?}"));
+    }
+}
+
+/// A task that is to stop waits for no other one to end.
+fn who_is_to_stop_waits_for_nobody(shadow: &Shadow) {
+    for worker in shadow.living() {
+        for &(held, _) in worker.held.iter().skip(1) {
+            let task = &shadow.tasks[held];
+            let holds = task.place == TaskPlace::Resolved || !task.is_recanted;
+            law("who_is_to_stop_waits_for_nobody", holds, format_args!("task {held}: {task:?}"));
+        }
     }
 }
 

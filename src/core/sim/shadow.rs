@@ -28,6 +28,8 @@ pub(super) struct Task {
     pub(super) program: usize,
     pub(super) kind: usize,
     pub(super) losses: u32,
+    /// It was in a window that was lost.
+    pub(super) is_doubted: bool,
     pub(super) terms: Terms,
     pub(super) is_cancelled: bool,
     pub(super) is_recanted: bool,
@@ -40,6 +42,11 @@ impl Task {
     /// How often it may be lost.
     pub(super) fn attempts_max(&self, config: &Config) -> u32 {
         if self.terms.once { 1 } else { config.attempts_max }
+    }
+
+    /// Whether no other may be in its window, however short it is.
+    pub(super) fn is_loner(&self) -> bool {
+        self.terms.once || self.is_doubted
     }
 }
 
@@ -125,6 +132,7 @@ impl Shadow {
             program: submit.program as usize,
             kind: submit.kind as usize,
             losses: 0,
+            is_doubted: false,
             terms: Terms {
                 timeout: submit
                     .terms
@@ -255,7 +263,10 @@ impl Shadow {
             (program.failures, program.strikes, program.not_before) = (0, 0, Time::ZERO);
         }
         let task = &mut self.tasks[task as usize];
-        task.place = TaskPlace::Answered;
+        // One that waited behind another when it was to stop has its end already.
+        if task.place != TaskPlace::Resolved {
+            task.place = TaskPlace::Answered;
+        }
         learn(&mut program.ran_mean, ran);
         learn(&mut self.kinds[task.kind], ran);
     }
@@ -353,7 +364,7 @@ impl Shadow {
         let task = &mut self.tasks[index];
         task.place = TaskPlace::Held(worker);
         self.programs[task.program].queue.retain(|&waiting| waiting != index);
-        let cost = self.kinds[task.kind].filter(|_| !task.terms.once);
+        let cost = self.kinds[task.kind].filter(|_| !task.is_loner());
         let worker = &mut self.workers[worker];
         if worker.held.is_empty() {
             worker.turn_since = self.now;
@@ -376,7 +387,10 @@ impl Shadow {
     }
 
     fn take_back(&mut self, program: usize, held: &VecDeque<(usize, Option<f64>)>) {
-        for &(task, _) in held.iter().rev() {
+        let is_over = |task: usize| self.tasks[task].place == TaskPlace::Resolved;
+        let back: Vec<usize> =
+            held.iter().rev().map(|&(task, _)| task).filter(|&task| !is_over(task)).collect();
+        for task in back {
             self.tasks[task].place = TaskPlace::Waiting;
             self.tasks[task].is_recanted = false;
             self.programs[program].queue.push_front(task);
@@ -408,6 +422,7 @@ impl Shadow {
         if let Some(&(suspect, _)) = held.front() {
             self.tasks[suspect].losses += 1;
         }
+        held.iter().for_each(|&(task, _)| self.tasks[task].is_doubted = true);
         self.take_back(program, &held);
         match place {
             WorkerPlace::Starting => {

@@ -14,17 +14,16 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use rustc_hash::FxHashMap;
-
+use crate::core::Table;
 use crate::driver::{Command, Submission};
 use crate::error::{Origin, RejectReason, TaskError};
 use crate::ids::{ProgramId, TaskId};
 use crate::pool::block::block_on;
 use crate::pool::handle::decode;
-use crate::pool::reply::{Arrival, Inbox, Promise, Settled};
+use crate::pool::reply::{Arrival, Batch, Inbox, Promise, Settled};
 use crate::pool::{Answer, Pool, encode};
 use crate::task::{Call, Conditions, Task};
+use bytes::Bytes;
 
 /// Calls that a stream is ahead of its user at most: enough to fill the windows of many workers with the
 /// shortest tasks.
@@ -60,7 +59,7 @@ pub(super) struct Feed<T: Task, I> {
     /// Encoded and not sent; they hold no place in the pool.
     pub(super) ready: VecDeque<Ready>,
     /// Sent and not answered, by the index of the call.
-    pub(super) under_way: FxHashMap<usize, UnderWay>,
+    pub(super) under_way: Table<UnderWay>,
     inbox: Arc<Inbox>,
     arrived: VecDeque<Arrival>,
     _task: PhantomData<fn() -> T>,
@@ -94,7 +93,7 @@ impl<T: Task, I: Iterator<Item = Call<T>>> Feed<T, I> {
             held: Load::default(),
             answered: Load::default(),
             ready: VecDeque::new(),
-            under_way: FxHashMap::default(),
+            under_way: Table::default(),
             inbox: Arc::default(),
             arrived: VecDeque::new(),
             _task: PhantomData,
@@ -230,10 +229,11 @@ impl<T: Task, I> Feed<T, I> {
             return;
         }
         let shared = Arc::clone(&self.pool.inner.shared);
+        let batch = Batch::of(&self.inbox);
         let submissions = self.ready.drain(..count).map(|Ready { index, arguments, conditions }| {
             let task = shared.number_task();
-            self.under_way.insert(index, UnderWay { task, bytes: arguments.len() });
-            let promise = Promise::to_inbox(task, T::NAME, Arc::clone(&self.inbox), index);
+            self.under_way.insert(index as u64, UnderWay { task, bytes: arguments.len() });
+            let promise = Promise::to_inbox(task, T::NAME, Arc::clone(&batch), index);
             let (program, definition) = (self.program, T::DEFINITION);
             Submission { program, definition, arguments, promise, conditions }
         });
@@ -271,7 +271,7 @@ impl<T: Task, I> Feed<T, I> {
 
     fn note(&mut self, arrived: VecDeque<Arrival>) {
         for arrival in &arrived {
-            let sent = self.under_way.remove(&arrival.index).expect("what is answered has been sent");
+            let sent = self.under_way.remove(arrival.index as u64).expect("what is answered has been sent");
             let length = length(&arrival.settled);
             self.held.bytes = self.held.bytes - sent.bytes + length;
             self.answered.calls += 1;
@@ -296,7 +296,7 @@ impl<T: Task, I> Feed<T, I> {
 impl<T: Task, I> Drop for Feed<T, I> {
     fn drop(&mut self) {
         if !self.under_way.is_empty() {
-            let tasks = self.under_way.values().map(|sent| sent.task).collect();
+            let tasks = self.under_way.iter().map(|(_, sent)| sent.task).collect();
             self.pool.inner.shared.send(Command::CancelAll(tasks));
         }
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::burial::Grave;
 use super::{Credit, Notice, State, Whereabouts};
 use crate::launch;
 use crate::process as own;
@@ -54,6 +55,8 @@ struct Connection {
     ticket: Option<Ticket>,
     /// Where the guard is on another host.
     heartbeat: Option<Heartbeat>,
+    /// What is held until its daemon may know that it is gone, where it is on this host.
+    grave: Option<Grave>,
     /// Whether the guard has said all.
     over: bool,
 }
@@ -80,7 +83,7 @@ impl Listener {
                 self.accept();
             }
             self.tend_hearts();
-            self.connections.retain(|connection| !connection.over);
+            self.bury();
             self.networks.append(&mut self.state.networks().fresh);
             self.kill_overdue();
         }
@@ -133,6 +136,15 @@ impl Listener {
         }
     }
 
+    /// Parts from the guards that have said all, or are gone.
+    fn bury(&mut self) {
+        for mut gone in self.connections.extract_if(.., |connection| connection.over) {
+            if let Some((burials, grave)) = self.state.burials.as_ref().zip(gone.grave.take()) {
+                burials.bury(grave);
+            }
+        }
+    }
+
     /// Takes in one that has yet to say who it is.
     fn admit(&mut self, stream: Stream) {
         if !stream.may_be_of_this_user() || stream.set_nonblocking().is_err() {
@@ -150,6 +162,7 @@ impl Listener {
             splitter: Splitter::new(FROM_GUARD_MAX),
             ticket: None,
             heartbeat: None,
+            grave: None,
             over: false,
         });
     }
@@ -230,6 +243,7 @@ impl Connection {
             }
             (Some(ticket), FromGuard::Started { pid, host }) => {
                 tracing::debug!("spawn {} is process {pid} at {host}", ticket.0);
+                self.grave.iter_mut().for_each(|grave| grave.note_worker(pid));
                 if let Some(expected) = state.guards().expected.get_mut(&ticket) {
                     let host = host.chars().take(HOST_NAME_MAX).collect::<String>().into();
                     expected.whereabouts = Some(Whereabouts { pid, host });
@@ -270,6 +284,7 @@ impl Connection {
         match start {
             Some((expected, mut start)) => {
                 self.ticket = Some(ticket);
+                self.grave = state.burials.as_ref().and_then(|_| Grave::of(self.stream.peer()?));
                 self.stream.set_patience(start.watch.heartbeat_timeout);
                 start.watch.heartbeat_timeout =
                     start.watch.heartbeat_timeout.filter(|_| self.stream.is_over_network());

@@ -18,7 +18,7 @@ use crate::wire::control::{
 const SECRET: [u8; 16] = [7; 16];
 
 fn control() -> Control {
-    Control::start(SECRET, Arc::default(), |_| {}).expect("a socket can be made")
+    Control::start(SECRET, Arc::default(), Aid { release: |_| {}, ask: None }).expect("a socket can be made")
 }
 
 fn start() -> Start {

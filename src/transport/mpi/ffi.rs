@@ -112,13 +112,22 @@ pub(crate) fn universe_size() -> Result<Option<i32>, MpiError> {
     Ok(Some(unsafe { *value }))
 }
 
-/// Publishes a port under a service name (MPI-4.1 §11.9.4). The one call that is made beside the MPI thread:
+/// Publishes a port under a service name (MPI-4.1 §11.9.4). This call and the next are made beside the MPI thread:
 /// that one may be in a spawn that waits for it, and MPI was initialized with `MPI_THREAD_MULTIPLE`.
 pub(crate) fn publish(service: &CStr, port: &CStr) -> Result<(), MpiError> {
     // SAFETY: both strings are terminated and only read; MPI is initialized and allows several threads, or there
     // would be nothing spawned that asks for this.
     check("MPI_Publish_name", unsafe {
         ffi::MPI_Publish_name(service.as_ptr(), ffi::RSMPI_INFO_NULL, port.as_ptr())
+    })
+}
+
+/// Takes back what was published under a service name (MPI-4.1 §11.9.4). Where nothing was, whoever keeps the names says
+/// so, or not; it has been asked in any case.
+pub(crate) fn unpublish(service: &CStr, port: &CStr) -> Result<(), MpiError> {
+    // SAFETY: as for `publish`; and MPI is not finalized before those who call this have been told not to.
+    check("MPI_Unpublish_name", unsafe {
+        ffi::MPI_Unpublish_name(service.as_ptr(), ffi::RSMPI_INFO_NULL, port.as_ptr())
     })
 }
 

@@ -20,9 +20,10 @@ use crate::finding::Finding;
 use crate::ids::WorkerId;
 use crate::launch::{self, Hints, Program, Site};
 use crate::process;
+use crate::transport::bells::WorkerBell;
 use crate::transport::control::{Expectation, Notice, Whereabouts};
 use crate::transport::output::Sink;
-use crate::transport::{Call, Report, Transport};
+use crate::transport::{Call, Report, Rings, Transport};
 use crate::wire::control::{Ended, How, Ticket, Watch};
 use crate::wire::flow::{Flow, Inbox, Outbox, Taken};
 
@@ -72,12 +73,29 @@ pub(crate) struct MpiTransport {
 struct Peer {
     comm: Comm,
     ticket: Ticket,
+    /// Wakes it, where it is on this machine.
+    bell: Option<WorkerBell>,
     outbox: Outbox,
     inbox: Inbox,
     /// Whether a message of this worker is being received. One at a time keeps them in order.
     receiving: bool,
     /// Whether an MPI call failed with it. It is not called again.
     is_suspect: bool,
+    /// Whether its guard has told that it is dead. What it sent before is still taken in.
+    is_dead: bool,
+}
+
+/// Why a start has not led to a worker.
+enum Setback {
+    /// The MPI has not heard the worker, which is nobody's fault: the next may fare better.
+    Jam,
+    Failure(SpawnFailure),
+}
+
+impl From<SpawnFailure> for Setback {
+    fn from(failure: SpawnFailure) -> Self {
+        Self::Failure(failure)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,13 +135,18 @@ impl MpiTransport {
         let Some((worker, program)) = self.spawns.pop_front() else { return false };
         let started = self.start(worker, &program);
         self.places.note_start(worker, started.is_ok());
-        reports.push(match started {
-            Ok(()) => Report::Spawned { worker },
-            Err(failure) => {
+        match started {
+            Ok(()) => reports.push(Report::Spawned { worker }),
+            Err(Setback::Failure(failure)) => {
                 self.places.release(worker);
-                Report::SpawnFailed { worker, failure }
+                reports.push(Report::SpawnFailed { worker, failure });
             }
-        });
+            // For as long as the pool waits for this worker.
+            Err(Setback::Jam) => {
+                self.places.release(worker);
+                self.spawns.push_front((worker, program));
+            }
+        }
         true
     }
 
@@ -156,20 +179,23 @@ impl MpiTransport {
     }
 
     /// Spawns the guard of one worker, and makes sure that it is one process.
-    fn start(&mut self, worker: WorkerId, program: &Program) -> Result<(), SpawnFailure> {
+    fn start(&mut self, worker: WorkerId, program: &Program) -> Result<(), Setback> {
         let refused = |finding: Finding| SpawnFailure::new(SpawnCause::Executable, finding.to_string());
         launch::check_program(program).map_err(refused)?;
         if let Some(loss) = self.runtime.launchers().borrow().loss() {
             let reason = format!("{loss}, and this process can spawn no more: start it again");
-            return Err(SpawnFailure::new(SpawnCause::Launcher, reason));
+            return Err(SpawnFailure::new(SpawnCause::Launcher, reason).into());
         }
         let watch = Watch {
             is_output_wanted: self.terms.sink.is_some(),
             heartbeat_timeout: Some(self.terms.heartbeat_timeout),
+            bell: None,
         };
-        let start =
+        let mut start =
             program.start(watch).map_err(|reason| SpawnFailure::new(SpawnCause::Executable, reason))?;
         let (host, address) = self.place(worker)?;
+        let bell = self.places.is_here(worker).then(|| self.runtime.bells()?.hang()).flatten();
+        start.watch.bell = bell.as_ref().map(WorkerBell::place);
         let control = self.runtime.control();
         let ticket = control.expect(Expectation {
             start,
@@ -190,18 +216,21 @@ impl MpiTransport {
                 self.runtime.note_spawn();
                 self.tickets.insert(ticket, worker);
                 let (outbox, inbox) = (Outbox::new(self.flow), Inbox::new(self.flow));
-                let peer = Peer { comm, ticket, outbox, inbox, receiving: false, is_suspect: false };
+                let (receiving, is_suspect, is_dead) = (false, false, false);
+                let peer = Peer { comm, ticket, bell, outbox, inbox, receiving, is_suspect, is_dead };
                 self.peers.insert(worker, peer);
                 Ok(())
             }
             Err(reason) => {
-                // The worker may have died: then MPI has noticed it, or was told by the answer in its place.
+                // The worker may have died: then MPI has noticed it, or was told by the answer in its place, perhaps before
+                // its guard's last word is here.
                 let dead = self.await_end(ticket);
                 self.runtime.control().kill(ticket);
-                Err(dead.map_or_else(
-                    || SpawnFailure::new(SpawnCause::Mpi, reason),
-                    |(ended, at)| failure(&ended, at.as_ref()),
-                ))
+                Err(match dead {
+                    Some((Ended { how: How::Jammed, .. }, _)) => Setback::Jam,
+                    Some((ended, at)) => failure(&ended, at.as_ref()).into(),
+                    None => SpawnFailure::new(SpawnCause::Mpi, reason).into(),
+                })
             }
         }
     }
@@ -330,12 +359,33 @@ impl MpiTransport {
         Ok(())
     }
 
+    /// Notes who is dead by what the guards have said since it was last looked.
+    fn note_dead(&mut self) {
+        if self.notices.is_empty() {
+            return;
+        }
+        self.waiting.extend(self.notices.try_iter());
+        for (ticket, _) in self.waiting.iter().filter(|(_, notice)| matches!(notice, Notice::Ended(..))) {
+            let worker = self.tickets.get(ticket);
+            if let Some(peer) = worker.and_then(|worker| self.peers.get_mut(worker)) {
+                peer.is_dead = true;
+            }
+        }
+    }
+
     /// Sends what may be sent of what waits for a worker.
     fn send_waiting(&mut self, worker: WorkerId) -> Result<(), MpiError> {
-        let Some(peer) = self.peers.get_mut(&worker).filter(|peer| !peer.is_suspect) else { return Ok(()) };
+        self.note_dead();
+        let is_there = |peer: &&mut Peer| !peer.is_suspect && !peer.is_dead;
+        let Some(peer) = self.peers.get_mut(&worker).filter(is_there) else { return Ok(()) };
         let (outbox, label) = (&mut peer.outbox, Operation::SendTo(worker));
-        let is_taken = traffic::send_waiting(outbox, &mut self.operations, &peer.comm, label)?;
-        if !is_taken && !self.refused.contains(&worker) {
+        // Where a broken connection is fatal, frames travel in portions.
+        let look_first = self.flow.is_some();
+        let sent = traffic::send_waiting(outbox, &mut self.operations, &peer.comm, label, look_first)?;
+        if let Some(bell) = peer.bell.as_ref().filter(|_| sent.any) {
+            bell.ring();
+        }
+        if sent.refused && !self.refused.contains(&worker) {
             self.refused.push(worker);
         }
         Ok(())
@@ -430,12 +480,13 @@ impl Transport for MpiTransport {
             || self.peers.values().any(|peer| !peer.outbox.is_empty())
     }
 
-    fn has_arrived(&self) -> bool {
-        !self.notices.is_empty() || !self.waiting.is_empty()
+    fn has_arrived(&mut self) -> bool {
+        let is_here = |peer: &Peer| !peer.is_suspect && !matches!(peer.comm.probe(), Ok(None));
+        !self.notices.is_empty() || !self.waiting.is_empty() || self.peers.values().any(is_here)
     }
 
-    fn rings(&self) -> bool {
-        false
+    fn rings(&self) -> Rings {
+        if self.peers.values().all(|peer| peer.bell.is_some()) { Rings::Mostly } else { Rings::Never }
     }
 }
 

@@ -66,6 +66,11 @@ impl Places {
         self.taken.get(&worker).map(|&at| &self.places[at].site)
     }
 
+    /// Whether it is on this machine.
+    pub(crate) fn is_here(&self, worker: WorkerId) -> bool {
+        self.site_of(worker).is_some_and(|site| site.route.is_none())
+    }
+
     /// A worker is gone, or did not come: its slot is free again.
     pub(crate) fn release(&mut self, worker: WorkerId) {
         if let Some(at) = self.taken.remove(&worker) {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use mpi::traits::*;
 use super::ffi::{self, Comm};
 use crate::containment::Containment;
 use crate::error::BuildError;
-use crate::launch::{self, Decoy, Launchers};
+use crate::launch::{self, Decoy, Launchers, Manager, ProcessManager};
 use crate::process;
-use crate::transport::control::Control;
+use crate::transport::bells::{Bells, Pair};
+use crate::transport::control::{Aid, Control};
 use crate::transport::{Call, Doorbell, Pulse};
 
 /// How long `MPI_Finalize` may take.
@@ -26,19 +28,23 @@ pub(crate) struct Facts {
     pub(crate) thread_level: &'static str,
     /// What the transport is known to survive.
     pub(crate) containment: Containment,
+    /// Who starts what is spawned.
+    pub(crate) manager: ProcessManager,
     /// `MPI_UNIVERSE_SIZE`, where it is set, once something was spawned.
     pub(crate) universe_size: Option<i32>,
 }
 
 static THREAD_LEVEL: OnceLock<&str> = OnceLock::new();
 static CONTAINMENT: OnceLock<Containment> = OnceLock::new();
+static MANAGER: OnceLock<ProcessManager> = OnceLock::new();
 static UNIVERSE_SIZE: OnceLock<Option<i32>> = OnceLock::new();
 
 /// What MPI said, if it was initialized by or for a pool.
 pub(crate) fn facts() -> Option<Facts> {
     let thread_level = THREAD_LEVEL.get()?;
     let containment = CONTAINMENT.get().copied().unwrap_or(Containment::Fast);
-    Some(Facts { thread_level, containment, universe_size: UNIVERSE_SIZE.get().copied().flatten() })
+    let manager = MANAGER.get().copied().unwrap_or(ProcessManager::Launcher);
+    Some(Facts { thread_level, containment, manager, universe_size: UNIVERSE_SIZE.get().copied().flatten() })
 }
 
 /// MPI, as the thread that owns it sees it.
@@ -54,20 +60,34 @@ pub(crate) struct Runtime {
     has_losses: Cell<bool>,
     has_spawned: Cell<bool>,
     launchers: RefCell<Launchers>,
+    manager: ProcessManager,
+    /// The doorbells of this process's workers, if they could be made.
+    bells: Option<Arc<Bells>>,
 }
 
 impl Runtime {
     /// Makes the calling thread the MPI thread. Initializes MPI, unless the host has done so.
-    pub(crate) fn start(doorbell: Arc<Doorbell>, pulse: Arc<Pulse>) -> Result<Self, BuildError> {
+    pub(crate) fn start(
+        doorbell: Arc<Doorbell>,
+        bells: Option<Arc<Bells>>,
+        pulse: Arc<Pulse>,
+        manager: ProcessManager,
+    ) -> Result<Self, BuildError> {
         ffi::claim_thread();
         if environment::is_finalized() {
             return Err(BuildError::Finalized);
         }
         // First what can fail and be tried again: MPI has one life.
         let secret = process::secret().ok_or(BuildError::NotInitialized)?;
-        let control = Control::start(secret, doorbell, answer_for_the_dead)
-            .map_err(|error| BuildError::System(error.to_string()))?;
+        let aid = Aid { release: answer_for_the_dead, ask: launch::needs_burial().then_some(ask_daemon) };
+        let control =
+            Control::start(secret, doorbell, aid).map_err(|error| BuildError::System(error.to_string()))?;
+        let own = (manager == ProcessManager::Own && !environment::is_initialized()).then(launch::serve);
+        let own = own.transpose().map_err(|error| BuildError::System(error.to_string()))?;
         let ours = initialize(Threading::Multiple);
+        let is_own = own.is_some_and(Manager::settle);
+        let manager = if is_own { ProcessManager::Own } else { ProcessManager::Launcher };
+        let _ = MANAGER.set(manager);
         let provided = environment::threading_support();
         // An MPI of our own is used by this thread alone; one that the host uses too must allow both.
         if !ours && provided < Threading::Multiple {
@@ -78,6 +98,7 @@ impl Runtime {
         }
         if ours {
             ffi::return_errors().map_err(|error| BuildError::Mpi(error.to_string()))?;
+            RETURNS_ERRORS.store(true, Ordering::Relaxed);
         }
         // Of an MPI that the host has initialized, neither when nor how is known, nor what it does about errors.
         let prepared = launch::prepared().filter(|_| ours).map(|prepared| prepared.transport.containment);
@@ -92,6 +113,8 @@ impl Runtime {
             has_losses: Cell::new(false),
             has_spawned: Cell::new(false),
             launchers: RefCell::default(),
+            manager,
+            bells,
         })
     }
 
@@ -108,6 +131,11 @@ impl Runtime {
         &self.control
     }
 
+    /// The doorbells of workers on this machine.
+    pub(crate) fn bells(&self) -> Option<&Arc<Bells>> {
+        self.bells.as_ref()
+    }
+
     /// Says of each MPI call that waits for others which one it is, and how long it may take.
     pub(crate) fn pulse(&self) -> &Pulse {
         &self.pulse
@@ -115,7 +143,7 @@ impl Runtime {
 
     /// What is to lie there while MPI starts its launcher: in the first spawn, if at all.
     pub(crate) fn decoy(&self) -> Option<Decoy<'static>> {
-        if self.has_spawned.replace(true) {
+        if self.has_spawned.replace(true) || self.manager == ProcessManager::Own {
             return None;
         }
         let laid = launch::prepared()?.decoy.as_ref()?.lay();
@@ -124,7 +152,9 @@ impl Runtime {
 
     /// A spawn has succeeded, and whatever MPI needs for that is there.
     pub(crate) fn note_spawn(&self) {
-        self.launchers.borrow_mut().look();
+        if self.manager == ProcessManager::Launcher {
+            self.launchers.borrow_mut().look();
+        }
         // Not before: MPICH starts its launcher to learn it, and there is a decoy during a spawn only.
         UNIVERSE_SIZE.get_or_init(|| ffi::universe_size().ok().flatten());
     }
@@ -145,6 +175,7 @@ impl Runtime {
         if environment::is_finalized() {
             return;
         }
+        self.control.ask_no_more();
         // MPICH crashes in MPI_Finalize if its launcher is gone; others wait for it, or for the lost.
         let is_alone = self.launchers.borrow().loss().is_some();
         if self.ours && (is_alone || self.has_losses.get() && !launch::finalizes_after_loss()) {
@@ -173,8 +204,20 @@ fn answer_for_the_dead(port: &str) {
     }
 }
 
+/// Whether MPI returns errors, rather than to end the process: that of a host is as the host wants it.
+static RETURNS_ERRORS: AtomicBool = AtomicBool::new(false);
+
+/// Asks the daemon through which this process spawns for something, and waits for the answer. Called beside the MPI
+/// thread.
+fn ask_daemon() {
+    if RETURNS_ERRORS.load(Ordering::Relaxed) {
+        // It knows no such name, which is all that it can say.
+        let _ = ffi::unpublish(c"offshoot", c"nobody");
+    }
+}
+
 /// Initializes MPI in a worker, on the calling thread, and returns the link to its host, and its rank.
-pub(crate) fn initialize_worker() -> Result<(super::MpiLink, i32), String> {
+pub(crate) fn initialize_worker(bells: Option<Pair>) -> Result<(super::MpiLink, i32), String> {
     ffi::claim_thread();
     initialize(Threading::Multiple);
     ffi::return_errors().map_err(|error| error.to_string())?;
@@ -186,7 +229,7 @@ pub(crate) fn initialize_worker() -> Result<(super::MpiLink, i32), String> {
         Err(error) => return Err(error.to_string()),
     }
     let rank = parent.rank().map_err(|error| error.to_string())?;
-    Ok((super::MpiLink::new(parent, launch::flow()), rank))
+    Ok((super::MpiLink::new(parent, launch::flow(), bells), rank))
 }
 
 /// Initializes MPI in a guard, in the place of a worker that did not come to it, so that the parent's

@@ -14,15 +14,32 @@ pub(super) fn is_credit(message: &Arrived) -> bool {
     message.tag == CREDIT_TAG
 }
 
-/// Sends what may be sent now of what waits. False if MPI could not take it: it still waits, and its turn comes
-/// again.
+/// What became of what waited.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    /// Whether anything was sent.
+    pub(super) any: bool,
+    /// Whether MPI could not take the rest: it still waits, and its turn comes again.
+    pub(super) refused: bool,
+}
+
+/// Sends what may be sent now of what waits.
+///
+/// With `look_first` MPI takes in first what has happened since it was last called: a connection that it knows to be
+/// broken is no error, a message that is on its way when it breaks may be one that ends this process.
 pub(super) fn send_waiting<L: Copy + PartialEq>(
     outbox: &mut Outbox,
     operations: &mut Operations<L>,
     comm: &Comm,
     label: L,
-) -> Result<bool, MpiError> {
+    look_first: bool,
+) -> Result<Sent, MpiError> {
+    let (mut any, mut look) = (false, look_first);
     while let Some(message) = outbox.next() {
+        if std::mem::take(&mut look) {
+            // What it finds stays where it is.
+            comm.probe()?;
+        }
         let refused = match message {
             Message::Part(part) => operations.send(comm, FRAME_TAG, part, label)?.map(Message::Part),
             Message::Credit => {
@@ -31,8 +48,9 @@ pub(super) fn send_waiting<L: Copy + PartialEq>(
         };
         if let Some(message) = refused {
             outbox.put_back(message);
-            return Ok(false);
+            return Ok(Sent { any, refused: true });
         }
+        any = true;
     }
-    Ok(true)
+    Ok(Sent { any, refused: false })
 }

@@ -1,13 +1,16 @@
 //! The worker's end: one host, rank 0 of the other side.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::ffi::{Comm, Completed, MpiError, Operations};
 use super::traffic;
-use crate::transport::{Link, LinkError, Patience};
+use crate::transport::bells::Pair;
+use crate::transport::{Attention, Link, LinkError, Patience};
 use crate::wire::flow::{Flow, Inbox, Outbox};
 
 /// The connection of a worker to its host.
@@ -21,6 +24,8 @@ pub(crate) struct MpiLink {
     /// Whether a message is being received. One at a time keeps them in order: a small one may end before a
     /// large one that was found earlier.
     receiving: bool,
+    /// What wakes the host, and this worker, where both are on one machine.
+    bells: Option<Rc<Pair>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,10 +36,10 @@ enum Direction {
 }
 
 impl MpiLink {
-    pub(crate) fn new(host: Comm, flow: Option<Flow>) -> Self {
+    pub(crate) fn new(host: Comm, flow: Option<Flow>, bells: Option<Pair>) -> Self {
         let (outbox, inbox) = (Outbox::new(flow), Inbox::new(flow));
         let (operations, arrived) = (Operations::new(), VecDeque::new());
-        Self { host, operations, outbox, inbox, arrived, receiving: false }
+        Self { host, operations, outbox, inbox, arrived, receiving: false, bells: bells.map(Rc::new) }
     }
 
     /// Leaves the host, which does the same, and ends MPI. What was sent has been flushed.
@@ -80,7 +85,12 @@ impl MpiLink {
 
     fn send_waiting(&mut self) -> Result<(), MpiError> {
         // What is refused is tried again with the next progress.
-        traffic::send_waiting(&mut self.outbox, &mut self.operations, &self.host, Direction::Out).map(drop)
+        let (operations, label) = (&mut self.operations, Direction::Out);
+        let sent = traffic::send_waiting(&mut self.outbox, operations, &self.host, label, false)?;
+        if let Some(bells) = self.bells.as_ref().filter(|_| sent.any) {
+            bells.host.ring();
+        }
+        Ok(())
     }
 
     /// Makes progress until something holds.
@@ -89,11 +99,35 @@ impl MpiLink {
         while !holds(self) {
             if self.progress()? {
                 patience.reset();
-            } else if let Some(sleep) = patience.pause() {
-                thread::sleep(sleep);
+            } else if let Some(nap) = patience.pause(self.attention()) {
+                self.nap(nap)?;
             }
         }
         Ok(())
+    }
+
+    /// How what comes is noticed.
+    fn attention(&self) -> Attention {
+        match &self.bells {
+            // What is under way needs this side's attention.
+            _ if !self.operations.is_empty() => Attention::Close,
+            Some(_) => Attention::Rung,
+            None => Attention::Remote,
+        }
+    }
+
+    /// Sleeps for so long at most.
+    fn nap(&mut self, nap: Duration) -> Result<(), LinkError> {
+        let Some(bells) = self.bells.clone() else {
+            thread::sleep(nap);
+            return Ok(());
+        };
+        let mut moved = Ok(false);
+        bells.own.sleep(Some(Instant::now() + nap), || {
+            moved = self.progress();
+            !matches!(moved, Ok(false))
+        });
+        moved.map(drop)
     }
 }
 

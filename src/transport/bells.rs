@@ -1,0 +1,140 @@
+//! The doorbells of a host and of its workers on the same machine, in memory that all of them have.
+//!
+//! The host makes it; a guard finds it by the host's process and descriptor, as it finds the secret, and leaves
+//! it to its worker. Where that fails, and on other machines, both sides look now and then instead
+//! ([`Patience`](super::Patience)). What lies there is no secret and decides nothing: who scribbles on it wakes
+//! somebody for nothing, or lets him sleep until he looks by himself.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Doorbell;
+use crate::process::{self, Words};
+use crate::wire::control::BellPlace;
+
+/// As many workers of one machine can have a bell at once. Others look now and then.
+const WORKERS_MAX: u32 = 2000;
+/// The words: the host's bell, a number that says which host it is, and the workers'.
+const HOST: u32 = 0;
+const MARK: u32 = 1;
+const FIRST_WORKER: u32 = 2;
+const WORDS: usize = (FIRST_WORKER + WORKERS_MAX) as usize;
+
+/// The bells of a host.
+#[derive(Debug)]
+pub(crate) struct Bells {
+    words: Words,
+    file: OwnedFd,
+    mark: u32,
+    /// Those that no worker has. The one that has been free for longest is the next: whoever had it last is
+    /// certainly gone.
+    free: Mutex<VecDeque<u32>>,
+}
+
+/// A worker's bell, as its host has it.
+#[derive(Debug)]
+pub(crate) struct WorkerBell {
+    bells: Arc<Bells>,
+    at: u32,
+    bell: Doorbell,
+}
+
+impl Bells {
+    /// Makes them.
+    pub(crate) fn create() -> std::io::Result<Arc<Self>> {
+        let (words, file) = process::create_words("offshoot bells", WORDS)?;
+        let mut mark = [0; 4];
+        rustix::rand::getrandom(&mut mark, rustix::rand::GetRandomFlags::empty())?;
+        let mark = u32::from_ne_bytes(mark);
+        word(words, MARK).store(mark, std::sync::atomic::Ordering::Relaxed);
+        let free = Mutex::new((FIRST_WORKER..FIRST_WORKER + WORKERS_MAX).collect());
+        Ok(Arc::new(Self { words, file, mark, free }))
+    }
+
+    /// The host's own.
+    pub(crate) fn of_host(&self) -> Doorbell {
+        Doorbell::Shared(word(self.words, HOST))
+    }
+
+    /// A bell for a new worker, if there is one left.
+    pub(crate) fn hang(self: &Arc<Self>) -> Option<WorkerBell> {
+        let at = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
+        Some(WorkerBell { bells: Arc::clone(self), at, bell: Doorbell::Shared(word(self.words, at)) })
+    }
+}
+
+impl WorkerBell {
+    /// Where the worker finds it.
+    pub(crate) fn place(&self) -> BellPlace {
+        let Bells { file, mark, .. } = &*self.bells;
+        BellPlace { pid: std::process::id(), file: file.as_raw_fd(), mark: *mark, at: self.at }
+    }
+
+    pub(crate) fn ring(&self) {
+        self.bell.ring();
+    }
+}
+
+impl Drop for WorkerBell {
+    fn drop(&mut self) {
+        self.bells.free.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.at);
+    }
+}
+
+/// The file with the bells of a host on this machine, for a guard that leaves it to its worker.
+pub(crate) fn open(place: BellPlace) -> std::io::Result<OwnedFd> {
+    let path = format!("/proc/{}/fd/{}", place.pid, place.file);
+    let file: OwnedFd = File::options().read(true).write(true).open(path)?.into();
+    // In another name space of processes the number is somebody else's.
+    let words = process::open_words(&file, WORDS)?;
+    if word(words, MARK).load(std::sync::atomic::Ordering::Relaxed) != place.mark {
+        return Err(std::io::ErrorKind::NotFound.into());
+    }
+    Ok(file)
+}
+
+/// What a worker is told by its guard: the descriptor of the file that it inherits, and which bell is its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Inheritance {
+    pub(crate) file: i32,
+    pub(crate) at: u32,
+}
+
+impl fmt::Display for Inheritance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.at)
+    }
+}
+
+impl FromStr for Inheritance {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (file, at) = text.split_once(':').ok_or(())?;
+        Ok(Self { file: file.parse().map_err(drop)?, at: at.parse().map_err(drop)? })
+    }
+}
+
+/// The two bells of a worker that has inherited them.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) own: Doorbell,
+    pub(crate) host: Doorbell,
+}
+
+impl Pair {
+    pub(crate) fn inherited(inheritance: Inheritance) -> Option<Self> {
+        let file = process::inherited(inheritance.file);
+        let words = process::open_words(&file, WORDS).ok()?;
+        let own = words.get(inheritance.at as usize)?;
+        Some(Self { own: Doorbell::Shared(own), host: Doorbell::Shared(word(words, HOST)) })
+    }
+}
+
+fn word(words: Words, at: u32) -> &'static std::sync::atomic::AtomicU32 {
+    words.get(at as usize).expect("there are as many words")
+}
