@@ -67,8 +67,39 @@ pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
     let passed = child.passed();
     parent.say(&FromGuard::Ended(Ended { stand_in: passed < Passed::Init, ..ended }));
     child.end_orphans();
+    if passed < Passed::Finalize {
+        linger(&mut parent, order.as_ref());
+    }
     leave(passed, parent, manager)
 }
+
+/// Stays until the parent has done with the worker, and for a while after, where the MPI may still ask for it: as long as
+/// the guard is there, so is the worker's job.
+fn linger(parent: &mut Parent, order: Option<&PipeReader>) {
+    let time = launch::linger();
+    let mut until = Instant::now() + if time.is_zero() { time } else { LINGER_LIMIT };
+    let mut is_known = false;
+    while Instant::now() < until {
+        let look = Instant::now() + LINGER_STEP;
+        let watched = [parent.fd(), None, None, None, None, order.map(AsFd::as_fd)];
+        let [from_parent, .., is_ordered] = sleep(watched, Some(until.min(look)));
+        if is_ordered || parent.is_dead() {
+            return;
+        }
+        if from_parent {
+            parent.listen();
+        }
+        if parent.is_gone() && !is_known {
+            is_known = true;
+            until = Instant::now() + time;
+        }
+    }
+}
+
+/// How long the parent may take to know that a worker has died: its MPI thread may be in a spawn.
+const LINGER_LIMIT: Duration = Duration::from_secs(30);
+/// How often a guard that lingers looks whether its parent is still there.
+const LINGER_STEP: Duration = Duration::from_millis(20);
 
 /// Readable when a daemon of the MPI has told this guard to end. It tells the worker's process tree first, as far as
 /// it has the time: an order that cannot be caught may follow.

@@ -67,6 +67,11 @@ impl Parent {
         self.process
     }
 
+    /// Whether its process, on this host, has ended.
+    pub(super) fn is_dead(&self) -> bool {
+        self.process.is_some_and(|process| i32::try_from(process).is_ok_and(launch::has_ended))
+    }
+
     /// What to start; `None` if the parent is gone or changes its mind.
     pub(super) fn await_start(&mut self) -> Option<Start> {
         loop {

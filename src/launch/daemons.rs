@@ -86,7 +86,7 @@ impl Process {
 }
 
 /// Whether a process is gone, or nobody has waited for it yet.
-pub(super) fn has_ended(id: i32) -> bool {
+pub(crate) fn has_ended(id: i32) -> bool {
     look_at(id).is_none_or(|process| process.ended)
 }
 

@@ -52,6 +52,10 @@ pub(crate) struct Family {
     /// Whether its daemon must not know a guard's end before it knows the worker's; and waits, after the guard's
     /// end, for that of the guard's standard error.
     pub(super) needs_burial: bool,
+    /// How long nothing is spawned after a spawn whose worker has not said anything.
+    pub(super) greeting: Duration,
+    /// How long a guard stays when its worker has died and the host knows it.
+    pub(super) linger: Duration,
     /// How long after a worker's death nothing is spawned.
     pub(super) spawn_pause: Duration,
     /// How long a worker is left to start that the death of another one, in this time before or since, may have

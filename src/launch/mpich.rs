@@ -67,6 +67,8 @@ pub(super) const FAMILY: Family = Family {
     farewell: Farewell { finalizes_after_loss: true },
     release: Release::StandIn,
     needs_burial: false,
+    greeting: Duration::ZERO,
+    linger: Duration::ZERO,
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["mpich_shm_"],

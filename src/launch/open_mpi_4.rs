@@ -104,6 +104,8 @@ pub(super) const FAMILY: Family = Family {
     // PMIx 4.2.2, `_deregister_client`; its first bytes stand unread in the socket). Each `orted` on another host
     // has the same fault, and is out of reach there.
     needs_burial: true,
+    greeting: Duration::ZERO,
+    linger: Duration::ZERO,
     spawn_pause: Duration::ZERO,
     jam_limit: Some(Duration::from_secs(3)),
     segments: &[],

@@ -124,6 +124,11 @@ pub(super) const FAMILY: Family = Family {
         answer: c"nobody.*",
     },
     needs_burial: false,
+    // The connection of a worker that has just begun is taken in by any later call, from within which MPI asks PMIx who that
+    // is, and waits for ever if the worker's job is over by then. So a spawn, which takes its time, waits until the last
+    // worker is connected, and a guard stays for as long as the connection of a dead one may still be under way.
+    greeting: Duration::from_millis(250),
+    linger: Duration::from_secs(1),
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["sm_segment."],

@@ -186,6 +186,16 @@ pub(crate) fn needs_burial() -> bool {
     prepared().and_then(|prepared| prepared.family).is_some_and(|family| family.needs_burial)
 }
 
+/// In a guard: how long it stays when its worker has died and the host knows it.
+pub(crate) fn linger() -> Duration {
+    Family::of_this_process().map_or(Duration::ZERO, |family| family.linger)
+}
+
+/// How long nothing is spawned after a spawn whose worker has not said anything.
+pub(crate) fn greeting() -> Duration {
+    prepared().and_then(|prepared| prepared.family).map_or(Duration::ZERO, |family| family.greeting)
+}
+
 /// How long after a worker's death nothing is spawned.
 pub(crate) fn spawn_pause() -> Duration {
     prepared().and_then(|prepared| prepared.family).map_or(Duration::ZERO, |family| family.spawn_pause)

@@ -69,6 +69,8 @@ pub(crate) struct MpiTransport {
     waiting: Vec<(Ticket, Notice)>,
     /// Workers with whom an MPI call failed, and when. Their guards have a moment to say what happened.
     suspects: Vec<(WorkerId, String, Instant)>,
+    /// The worker that was spawned last, and when, if it has not said anything yet.
+    silent: Option<(WorkerId, Instant)>,
 }
 
 struct Peer {
@@ -124,6 +126,7 @@ impl MpiTransport {
             notify,
             waiting: Vec::new(),
             suspects: Vec::new(),
+            silent: None,
         }
     }
 
@@ -133,11 +136,17 @@ impl MpiTransport {
         if self.spawns.is_empty() || self.runtime.control().has_death_within(launch::spawn_pause()) {
             return false;
         }
+        if self.silent.is_some_and(|(_, since)| since.elapsed() < launch::greeting()) {
+            return false;
+        }
         let Some((worker, program)) = self.spawns.pop_front() else { return false };
         let started = self.start(worker, &program);
         self.places.note_start(worker, started.is_ok());
         match started {
-            Ok(()) => reports.push(Report::Spawned { worker }),
+            Ok(()) => {
+                self.silent = Some((worker, Instant::now()));
+                reports.push(Report::Spawned { worker });
+            }
             Err(Setback::Failure(failure)) => {
                 self.places.release(worker);
                 reports.push(Report::SpawnFailed { worker, failure });
@@ -348,6 +357,7 @@ impl MpiTransport {
     ) -> Result<(), String> {
         let Some(peer) = self.peers.get_mut(&worker) else { return Ok(()) };
         peer.receiving = false;
+        self.silent.take_if(|(silent, _)| *silent == worker);
         let Some(Received { memory, came }) = message else {
             peer.outbox.credit().map_err(|error| error.to_string())?;
             return self.send_waiting(worker).map_err(|error| error.to_string());
