@@ -48,6 +48,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         .args(["--workers", &arguments.workers.to_string(), "--watched-in"])
         .arg(folder.path())
         .args(spared.iter().flat_map(|spare| ["--spare".to_owned(), name(*spare)]))
+        // Not what `init()` has set for this process: the host, or its launcher, is to find what a user has.
+        .env_clear()
+        .envs(offshoot::user_environment())
         .env(CHAOS, &token)
         .env("TMPDIR", &temporary)
         .stdin(Stdio::null())
