@@ -43,9 +43,14 @@ enum Mercy {
     ForStarts,
 }
 
-/// Everything that the bar of a survivable pool says.
+/// Everything that the bar of a survivable pool says, and that the host ended well.
 fn assert_whole(figures: &Value) {
     assert!(figures["host_failed"].is_null(), "{figures:#}");
+    assert_accounted(figures);
+}
+
+/// That every task is accounted for, and nothing left.
+fn assert_accounted(figures: &Value) {
     assert_eq!(number(figures, "submitted"), number(figures, "resolved"), "{figures:#}");
     for name in ["lost", "doubled", "wrong", "no_worker", "left_behind"] {
         assert_eq!(number(figures, name), 0, "{name}: {figures:#}");
@@ -86,7 +91,12 @@ fn hosts_get_through_the_fire_if_starts_are_spared() {
     {
         let figures = chaos(10, seed, more);
         println!("{figures:#}");
-        assert_whole(&figures);
+        // Open MPI 5 is not finalized after a loss, which its `mpiexec` takes for a failure of the host.
+        if survives(Mercy::None) && more.contains(&"--through") {
+            assert_accounted(&figures);
+        } else {
+            assert_whole(&figures);
+        }
         assert!(number(&figures, "kills") + number(&figures, "losses") >= 3, "no fire: {figures:#}");
     }
 }
