@@ -18,7 +18,7 @@ pub(crate) mod loopback;
 pub(crate) mod mpi;
 pub(crate) mod output;
 mod patience;
-mod pulse;
+pub(crate) mod pulse;
 pub(crate) mod stream;
 
 pub(crate) use doorbell::Doorbell;
@@ -29,7 +29,8 @@ pub(crate) use pulse::{Call, Pulse};
 /// What the driver asks of a transport. No method blocks on a worker, except `spawn` on MPI, which
 /// lasts as long as `MPI_Comm_spawn` does.
 pub(crate) trait Transport {
-    /// Starts a worker. [`Report::Spawned`] or [`Report::SpawnFailed`] follows from `poll`.
+    /// Starts a worker. [`Report::Spawned`] or [`Report::SpawnFailed`] follows from `poll`, within bounded time of its
+    /// turn.
     fn spawn(&mut self, worker: WorkerId, program: &Program);
     /// Sends a frame. Frames to one worker arrive in the order in which they were sent.
     fn send(&mut self, worker: WorkerId, frame: Parcel);
