@@ -199,7 +199,11 @@ impl Jobs {
             // From now on they meet in MPI.
             self.answer_parent(job, true, steps);
         }
-        let Job { size, values, answer, .. } = self.job(job);
+        let Job { size, values, answer, ahead, .. } = self.job(job);
+        if let Some(ahead) = ahead.as_mut().filter(|_| key == IS_AWAITED.as_bytes()) {
+            // Its guard asks, because it is dead. A spawn that comes now is to fail at the guard's end.
+            ahead.asker = None;
+        }
         let mapping = format!("(vector,(0,1,{size}))");
         let value = match key {
             MAPPING => Some(mapping.as_bytes()),

@@ -279,9 +279,25 @@ fn what_was_started_ahead_waits_for_its_spawn() {
     let not_awaited = format!("cmd=get_result rc=0 msg=success found=TRUE value={NOT_AWAITED}");
     assert_eq!(books.hear(ahead, &question), [say(ahead, &not_awaited)]);
     assert_eq!(books.end(other), [], "the host is not told of what it has not spawned");
+    // The guard had asked because its worker is dead; but that one was not.
+    assert_eq!(books.hear(ahead, GET_PARENT), [Step::Waits(ahead)]);
     let there = say(host, "cmd=spawn_result rc=0 errcodes=0");
     assert_eq!(books.hear(host, SPAWN), [there, say(ahead, PORT)], "nothing else is started");
     assert_eq!(books.end(ahead), []);
+}
+
+/// Its guard has been told that nobody waits for it, and leaves.
+#[test]
+fn who_died_while_it_waited_for_its_spawn_is_not_spawned() {
+    let mut books = Books::new();
+    let host = books.host;
+    let Request::Spawn(spawn) = &heard(SPAWN)[0] else { panic!("it is a spawn") };
+    let guard = books.jobs.start_ahead(host, spawn.commands[0].clone(), &mut Vec::new());
+    assert_eq!(books.hear(guard, GET_PARENT), [Step::Waits(guard)]);
+    let question = format!("cmd=get kvsname=x key={IS_AWAITED}\n");
+    assert_eq!(books.hear(guard, &question).len(), 1);
+    assert_eq!(books.hear(host, SPAWN), [], "it is not there any more");
+    assert_eq!(books.end(guard), [say(host, "cmd=spawn_result rc=0 errcodes=1")]);
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! The spawn thread, where MPI lets one thread spawn while another sends and receives: `MPI_Comm_spawn` takes a tenth of
 //! a second, in which the workers that run are served.
 //!
-//! All spawns of a process go through it, one after the other. A call that never returns costs the spawns only: it is
-//! given up, the workers that are there go on, and the process ends without `MPI_Finalize`.
+//! All spawns of a process go through it, one after the other. A call that does not return costs the spawns only: it is
+//! given up, those behind it fail until it does return, the workers that are there go on, and the process ends without
+//! `MPI_Finalize` if it is still in there. (What Open MPI 4.1 waits for in vain it waits for ten minutes.)
 
 use std::ffi::CString;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -65,8 +66,6 @@ pub(super) struct Spawner {
 #[derive(Default)]
 struct State {
     at: Mutex<At>,
-    /// Why the thread was given up, if it was.
-    verdict: OnceLock<String>,
     /// Whether a worker has come for whom nobody was left.
     has_losses: AtomicBool,
 }
@@ -85,12 +84,14 @@ pub(super) enum Health {
 }
 
 /// Where the thread is.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 enum At {
     #[default]
     Rest,
     /// In the call with this number, since then, which may take so long.
     Call(Ticket, Instant, Duration),
+    /// In a call that has been given up, for this reason.
+    Caught(String),
     /// Nothing is to be begun any more.
     End,
 }
@@ -120,33 +121,37 @@ impl Spawner {
     }
 
     /// Looks whether the call that is being made still can return. `is_hopeless` may say why not.
-    pub(super) fn look(&self, is_hopeless: impl FnOnce() -> Option<String>) -> Option<&str> {
-        if let Some(verdict) = self.state.verdict.get() {
-            return Some(verdict);
-        }
-        let At::Call(ticket, _, limit) = *self.state.at() else { return None };
+    pub(super) fn look(&self, is_hopeless: impl FnOnce() -> Option<String>) -> Option<String> {
+        let (ticket, limit) = match &*self.state.at() {
+            At::Call(ticket, _, limit) => (*ticket, *limit),
+            At::Caught(verdict) => return Some(verdict.clone()),
+            At::Rest | At::End => return None,
+        };
         let silence = self.stopwatch.lock().unwrap_or_else(PoisonError::into_inner).look(ticket.0)?;
         let cause = if silence >= limit {
-            format!("it had not returned after {silence:?}, and nothing can bring it back")
+            format!("it had not returned after {:.1} s", silence.as_secs_f64())
         } else {
             format!("{}, and it cannot return any more", is_hopeless()?)
         };
         let verdict = format!(
-            "{} was given up: {cause}. This process can spawn no more: start it again, and see what `offshoot doctor` \
-             says",
+            "{} was given up: {cause}. This process can spawn no more, unless it returns all the same: start it again, \
+             and see what `offshoot doctor` says",
             Call::Spawn.name()
         );
-        tracing::error!("{verdict}");
-        Some(self.state.verdict.get_or_init(|| verdict))
+        let mut at = self.state.at();
+        // It may have returned just now.
+        matches!(*at, At::Call(current, ..) if current == ticket).then(|| {
+            tracing::error!("{verdict}");
+            *at = At::Caught(verdict.clone());
+            verdict
+        })
     }
 
     /// Whether the daemons through which it spawns can be relied upon, as far as can be told from the call that is
     /// being made.
     pub(super) fn health(&self) -> Health {
-        if self.state.verdict.get().is_some() {
-            return Health::Lost;
-        }
-        match *self.state.at() {
+        match &*self.state.at() {
+            At::Caught(_) => Health::Lost,
             At::Call(_, since, _) if since.elapsed() > SLOW => Health::Doubtful,
             At::Call(..) | At::Rest | At::End => Health::Good,
         }
@@ -157,7 +162,7 @@ impl Spawner {
         let Self { orders, thread, state, .. } = self;
         {
             let mut at = state.at();
-            if let At::Call(..) = *at {
+            if let At::Call(..) | At::Caught(_) = *at {
                 return false;
             }
             *at = At::End;

@@ -365,7 +365,7 @@ impl Starts {
             launchers.look();
             launchers.loss()
         };
-        let Some(verdict) = spawner.look(is_hopeless).map(str::to_owned) else { return };
+        let Some(verdict) = spawner.look(is_hopeless) else { return };
         for worker in called {
             self.fail(worker, None, SpawnCause::Launcher, verdict.clone(), births);
         }
