@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use fastrand::Rng;
 use offshoot::{Call, Handle, Limit, Pool, Program, Task, TaskError};
 use serde_bytes::ByteBuf;
 
+use super::ear;
 use super::ledger::{Entry, Kill, Ledger, Verdict, now};
 use super::report::{Figures, Host, Resources};
 use super::tasks::{Way, checksum, die, fail, flip, nap, open_journal, stall, translate};
@@ -39,16 +40,6 @@ const KILL_EVERY: Duration = Duration::from_millis(250);
 const YOUTH: Duration = Duration::from_millis(1500);
 /// How long the tasks that are under way at the end may take.
 const END_LIMIT: Duration = Duration::from_secs(60);
-/// A death that is not seen by then was no death.
-const DETECT_LIMIT: Duration = Duration::from_secs(2);
-
-/// What `victims` and the tasks' maker tell each other.
-#[derive(Default)]
-struct Field {
-    is_over: AtomicBool,
-    /// Tasks under way that end their workers, whose deaths would be taken for others.
-    dying: AtomicU32,
-}
 
 /// Where the host leaves its figures.
 pub(crate) const FIGURES: &str = "figures.json";
@@ -59,6 +50,7 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let journal = folder.join("journal");
     File::create(&journal).context("the journal cannot be made")?;
     let token = std::env::var(CHAOS).context("nobody watches this host")?;
+    ear::listen();
     let pool = Pool::builder()
         .workers(0..=arguments.workers)
         .program(Program::this_executable().env(WORKER, &token))
@@ -70,16 +62,16 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     // Once warm, so that what is there at the end can be compared with it.
     pool.submit(nap(u64::MAX, 0)).map_err(|error| error.reason)?.wait()?;
     let before = Resources::of_this_process();
-    let field = Field::default();
+    let is_over = AtomicBool::new(false);
     let until = Instant::now() + Duration::from_secs(arguments.seconds.into());
-    let mut work = Work::new(&pool, seed, &field);
+    let mut work = Work::new(&pool, seed);
     work.ledger.hand_in(u64::MAX, false);
     work.ledger.resolve(u64::MAX, Verdict::Right);
     let (worked, deaths) = thread::scope(|scope| {
         let killer =
-            scope.spawn(|| Killer::new(&pool, seed, &field, &token, arguments.spared()).kill_until_over());
+            scope.spawn(|| Killer::new(&pool, seed, &is_over, &token, arguments.spared()).kill_until_over());
         let worked = work.go_on_until(until);
-        field.is_over.store(true, Ordering::Relaxed);
+        is_over.store(true, Ordering::Relaxed);
         (worked, killer.join())
     });
     worked?;
@@ -102,8 +94,9 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
         after,
         all_ended: ended,
     };
-    let figures =
-        Figures::of(&host, &work.ledger, &stats, &deaths.detections, deaths.kills.len(), executions);
+    let detections: Vec<u64> =
+        deaths.kills.iter().filter_map(|kill| ear::detection(kill.process, kill.at)).collect();
+    let figures = Figures::of(&host, &work.ledger, &stats, &detections, deaths.kills.len(), executions);
     fs::write(folder.join(FIGURES), serde_json::to_string(&figures)?)
         .context("the figures cannot be told")?;
     fs::remove_file(&journal).context("the journal cannot be removed")
@@ -137,7 +130,6 @@ enum Expected {
 struct Work<'a> {
     pool: &'a Pool,
     rng: Rng,
-    field: &'a Field,
     ledger: Ledger,
     under_way: Vec<UnderWay>,
     bytes: usize,
@@ -146,11 +138,10 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(pool: &'a Pool, seed: u64, field: &'a Field) -> Self {
+    fn new(pool: &'a Pool, seed: u64) -> Self {
         Self {
             pool,
             rng: Rng::with_seed(seed),
-            field,
             ledger: Ledger::default(),
             under_way: Vec::new(),
             bytes: 0,
@@ -217,7 +208,6 @@ impl<'a> Work<'a> {
             }
             995..998 => self.submit(stall(id).timeout(STALL_TIMEOUT), Expected::IsOverdue),
             _ => {
-                self.field.dying.fetch_add(1, Ordering::Relaxed);
                 let way = Way::ALL[self.rng.usize(..Way::ALL.len())];
                 self.submit(die(id, way), Expected::ReturnsAfterDeath)
             }
@@ -274,9 +264,6 @@ impl<'a> Work<'a> {
                 continue;
             };
             let task = self.under_way.swap_remove(at);
-            if let End::Named(_, Expected::ReturnsAfterDeath) = task.end {
-                self.field.dying.fetch_sub(1, Ordering::Relaxed);
-            }
             self.bytes -= task.bytes;
             self.ledger.resolve(task.id, verdict);
         }
@@ -321,14 +308,12 @@ fn judge_named(id: u64, result: Result<u64, TaskError>, expected: Expected) -> V
 #[derive(Default)]
 struct Deaths {
     kills: Vec<Kill>,
-    /// Nanoseconds from a death to the pool's knowing it.
-    detections: Vec<u64>,
 }
 
 struct Killer<'a> {
     pool: &'a Pool,
     rng: Rng,
-    field: &'a Field,
+    is_over: &'a AtomicBool,
     token: &'a str,
     spared: Vec<Spare>,
     /// What was answered when a worker was last killed that had not been ready.
@@ -337,11 +322,11 @@ struct Killer<'a> {
 }
 
 impl<'a> Killer<'a> {
-    fn new(pool: &'a Pool, seed: u64, field: &'a Field, token: &'a str, spared: Vec<Spare>) -> Self {
+    fn new(pool: &'a Pool, seed: u64, is_over: &'a AtomicBool, token: &'a str, spared: Vec<Spare>) -> Self {
         Self {
             pool,
             rng: Rng::with_seed(seed ^ 0xdead),
-            field,
+            is_over,
             token,
             spared,
             answered_at_start: 0,
@@ -351,7 +336,7 @@ impl<'a> Killer<'a> {
 
     fn kill_until_over(mut self) -> Deaths {
         let mut known: Vec<(Process, Instant)> = Vec::new();
-        while !self.field.is_over.load(Ordering::Relaxed) {
+        while !self.is_over.load(Ordering::Relaxed) {
             // Exponentially distributed: two at once, and none for long, are as likely as they are in life.
             let pause = KILL_EVERY.mul_f64(-self.rng.f64().max(1e-6).ln()).min(8 * KILL_EVERY);
             thread::sleep(pause);
@@ -386,9 +371,6 @@ impl<'a> Killer<'a> {
             [libc::SIGKILL, libc::SIGKILL, libc::SIGTERM, libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS];
         let signal = signals[self.rng.usize(..signals.len())];
         let is_guard = !self.spared.contains(&Spare::Guards) && self.rng.u32(..10) == 0;
-        let is_quiet = self.field.dying.load(Ordering::Relaxed) == 0;
-        let known = |stats: &offshoot::Stats| stats.losses + stats.spawn_failures + stats.kills;
-        let before = known(&stats);
         let at = now();
         match is_guard {
             true => victims::kill(victim.parent, libc::SIGKILL),
@@ -402,16 +384,5 @@ impl<'a> Killer<'a> {
             }
         }
         self.deaths.kills.push(Kill { process: victim.id.unsigned_abs(), at });
-        let is_sudden = is_guard || [libc::SIGKILL, libc::SIGTERM, libc::SIGABRT].contains(&signal);
-        if is_sudden && is_quiet && !is_young && stats.workers_retiring == 0 {
-            let until = Instant::now() + DETECT_LIMIT;
-            while Instant::now() < until {
-                if known(&self.pool.stats()) > before {
-                    self.deaths.detections.push(now() - at);
-                    break;
-                }
-                thread::sleep(Duration::from_micros(500));
-            }
-        }
     }
 }
