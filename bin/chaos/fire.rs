@@ -403,7 +403,8 @@ impl<'a> Killer<'a> {
         }
         self.deaths.kills.push(Kill { process: victim.id.unsigned_abs(), at });
         let is_sudden = is_guard || [libc::SIGKILL, libc::SIGTERM, libc::SIGABRT].contains(&signal);
-        if is_sudden && is_quiet && !is_young && stats.workers_retiring == 0 {
+        let is_ready = !is_young || stats.workers_starting == 0;
+        if is_sudden && is_quiet && is_ready && stats.workers_retiring == 0 {
             let until = Instant::now() + DETECT_LIMIT;
             while Instant::now() < until {
                 if known(&self.pool.stats()) > before {

@@ -33,7 +33,7 @@ pub(crate) use daemons::{Launchers, end_daemons, has_ended, launcher_ends_proces
 pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
 pub(crate) use hosts::own_name;
-pub(crate) use manager::{AWAITED, IS_AWAITED, Manager, NOT_AWAITED, ProcessManager, serve};
+pub(crate) use manager::{AWAITED, IS_AWAITED, Manager, NOT_AWAITED, Office, ProcessManager, Wanted, serve};
 pub(crate) use preflight::{Job, check_machine, findings};
 pub use prepare::user_environment;
 pub(crate) use prepare::{

@@ -21,11 +21,15 @@ pub(super) struct Member(pub(super) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct JobId(u32);
 
+/// A job that this process has ordered itself, without its MPI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct OrderId(pub(super) u64);
+
 /// The most keys in the store of a job.
 const VALUES_MAX: usize = 4096;
 
 /// The key that MPICH puts its port under, for those whom it spawns.
-const PARENT_PORT: &[u8] = b"PARENT_ROOT_PORT_NAME";
+pub(super) const PARENT_PORT: &[u8] = b"PARENT_ROOT_PORT_NAME";
 /// Which processes of a job share a machine: all of them.
 const MAPPING: &[u8] = b"PMI_process_mapping";
 /// Where the library finds what hydra knows of the machine: nowhere.
@@ -40,6 +44,8 @@ pub(crate) const NOT_AWAITED: &str = "offshoot_not_awaited";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Say(Member, Vec<u8>),
+    /// Whether what was ordered is about to meet its parent.
+    Tell(OrderId, bool),
     Start(Start),
     /// It is to end, whatever it does.
     Kill(Member),
@@ -78,10 +84,19 @@ struct Part {
 struct Job {
     size: u32,
     values: FxHashMap<Vec<u8>, Vec<u8>>,
-    /// Who has spawned it; nobody has the host.
-    parent: Option<Member>,
-    /// What its parent was told, once it was: whether it is there.
+    asker: Asker,
+    /// What that was told, once it was: whether it is there.
     answer: Option<bool>,
+}
+
+/// Who has a job started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// It is the host's own.
+    Nobody,
+    /// A process, through its MPI.
+    Member(Member),
+    Order(OrderId),
 }
 
 impl Jobs {
@@ -96,7 +111,7 @@ impl Jobs {
             jobs_ever: 0,
         };
         let job =
-            jobs.add_job(Job { size: 1, values: FxHashMap::default(), parent: None, answer: Some(true) });
+            jobs.add_job(Job { size: 1, values: FxHashMap::default(), asker: Asker::Nobody, answer: Some(true) });
         let host = jobs.add_member(job);
         (jobs, host)
     }
@@ -118,7 +133,9 @@ impl Jobs {
             }
             Request::Maxes => Answer::Maxes,
             Request::UniverseSize => Answer::UniverseSize(self.universe_size),
-            Request::AppNumber => Answer::AppNumber(self.jobs[&job].parent.map(|_| 0)),
+            Request::AppNumber => {
+                Answer::AppNumber((self.jobs[&job].asker != Asker::Nobody).then_some(0))
+            }
             Request::Name => {
                 let name = format!("{}_{}", self.prefix, job.0);
                 return steps.push(Step::Say(member, Answer::Name(&name).encode()));
@@ -129,7 +146,7 @@ impl Jobs {
                 part.in_barrier = true;
                 return self.open_barrier(job, steps);
             }
-            Request::Spawn(spawn) => return self.spawn(member, spawn, steps),
+            Request::Spawn(spawn) => return self.spawn(Asker::Member(member), spawn, steps),
             Request::Finalize => {
                 part.has_finalized = true;
                 Answer::Finalized
@@ -145,10 +162,15 @@ impl Jobs {
         steps.push(Step::Say(member, answer.encode()));
     }
 
+    /// This process wants a job, and meets it by itself.
+    pub(super) fn order(&mut self, order: OrderId, spawn: Spawn, steps: &mut Vec<Step>) {
+        self.spawn(Asker::Order(order), spawn, steps);
+    }
+
     /// A process has ended, or could not be started.
     pub(super) fn note_end(&mut self, member: Member, steps: &mut Vec<Step>) {
         let Some(part) = self.members.remove(&member) else { return };
-        self.answer_parent(part.job, false, steps);
+        self.answer_asker(part.job, false, steps);
         if !part.has_finalized {
             self.end_job(part.job, None, steps);
         }
@@ -159,7 +181,7 @@ impl Jobs {
         let orphans: Vec<JobId> = self
             .jobs
             .iter()
-            .filter(|(_, job)| job.parent == Some(member) && job.answer.is_none())
+            .filter(|(_, job)| job.asker == Asker::Member(member) && job.answer.is_none())
             .map(|(id, _)| *id)
             .collect();
         for orphan in orphans {
@@ -179,7 +201,7 @@ impl Jobs {
     fn get(&mut self, member: Member, job: JobId, key: &[u8], steps: &mut Vec<Step>) {
         if key == PARENT_PORT {
             // From now on they meet in MPI.
-            self.answer_parent(job, true, steps);
+            self.answer_asker(job, true, steps);
         }
         let Job { size, values, answer, .. } = self.job(job);
         let mapping = format!("(vector,(0,1,{size}))");
@@ -204,10 +226,10 @@ impl Jobs {
         self.members.values_mut().filter(|part| part.job == job).for_each(|part| part.in_barrier = false);
     }
 
-    fn spawn(&mut self, parent: Member, spawn: Spawn, steps: &mut Vec<Step>) {
+    fn spawn(&mut self, asker: Asker, spawn: Spawn, steps: &mut Vec<Step>) {
         let size = spawn.size();
         let values = spawn.values.into_iter().take(VALUES_MAX).collect();
-        let job = self.add_job(Job { size, values, parent: Some(parent), answer: None });
+        let job = self.add_job(Job { size, values, asker, answer: None });
         let commands = spawn.commands.into_iter();
         let all = commands.flat_map(|command| std::iter::repeat_n(command.clone(), command.count as usize));
         for (rank, command) in (0..).zip(all) {
@@ -216,12 +238,16 @@ impl Jobs {
         }
     }
 
-    /// Tells who has spawned a job whether it is there, if that has not been said.
-    fn answer_parent(&mut self, job: JobId, is_there: bool, steps: &mut Vec<Step>) {
+    /// Tells who has a job started whether it is there, if that has not been said.
+    fn answer_asker(&mut self, job: JobId, is_there: bool, steps: &mut Vec<Step>) {
         let Some(job) = self.jobs.get_mut(&job).filter(|job| job.answer.is_none()) else { return };
         job.answer = Some(is_there);
-        if let Some(parent) = job.parent {
-            steps.push(Step::Say(parent, Answer::Spawned(job.size, is_there).encode()));
+        match job.asker {
+            Asker::Nobody => {}
+            Asker::Member(parent) => {
+                steps.push(Step::Say(parent, Answer::Spawned(job.size, is_there).encode()));
+            }
+            Asker::Order(order) => steps.push(Step::Tell(order, is_there)),
         }
     }
 

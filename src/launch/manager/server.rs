@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags};
 
-use super::jobs::{Jobs, Member, Start, Step};
+use super::jobs::{Jobs, Member, OrderId, Start, Step};
+use super::orders::{Inbox, Order, Tell};
 use super::protocol::Splitter;
 use super::{FD_VARIABLE, RANK_VARIABLE, SIZE_VARIABLE, SPAWNED_VARIABLE};
 use crate::launch::hosts::own_name;
@@ -29,6 +30,11 @@ use crate::process;
 pub(super) struct Server {
     jobs: Jobs,
     peers: BTreeMap<Member, Peer>,
+    /// What this process wants, beside what its MPI does.
+    inbox: Inbox,
+    orders_ever: u64,
+    /// Who is to be told of what was ordered.
+    listeners: BTreeMap<OrderId, Tell>,
     /// Whether the host's MPI has said anything.
     is_heard: Arc<AtomicBool>,
 }
@@ -51,11 +57,12 @@ struct Running {
 
 impl Server {
     /// A manager of a host that has the other end of this socket.
-    pub(super) fn new(host: UnixStream, is_heard: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(host: UnixStream, inbox: Inbox, is_heard: Arc<AtomicBool>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let (jobs, member) = Jobs::new(std::process::id(), u32::try_from(cores).unwrap_or(1));
         let peer = Peer { socket: Some(host), splitter: Splitter::default(), process: None };
-        Self { jobs, peers: BTreeMap::from([(member, peer)]), is_heard }
+        let (peers, listeners) = (BTreeMap::from([(member, peer)]), BTreeMap::new());
+        Self { jobs, peers, inbox, orders_ever: 0, listeners, is_heard }
     }
 
     pub(super) fn run(mut self) {
@@ -68,7 +75,19 @@ impl Server {
             for member in ended {
                 self.bury(member);
             }
+            for order in self.inbox.take() {
+                self.accept(order);
+            }
         }
+    }
+
+    fn accept(&mut self, order: Order) {
+        let id = OrderId(self.orders_ever);
+        self.orders_ever += 1;
+        self.listeners.insert(id, order.tell);
+        let mut steps = Vec::new();
+        self.jobs.order(id, order.spawn, &mut steps);
+        self.perform(steps);
     }
 
     /// Sleeps until somebody says something or has ended. Who that is, of both kinds.
@@ -81,8 +100,13 @@ impl Server {
             .iter()
             .filter_map(|(member, peer)| Some((*member, peer.process.as_ref()?.end.as_fd())));
         let all: Vec<(Member, BorrowedFd<'_>)> = sockets.iter().copied().chain(ends).collect();
-        let mut fds: Vec<PollFd<'_>> =
-            all.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        let bell = std::iter::once(self.inbox.bell());
+        let mut fds: Vec<PollFd<'_>> = all
+            .iter()
+            .map(|(_, fd)| *fd)
+            .chain(bell)
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
         if poll(&mut fds, None).is_err() {
             // A signal, as a rule.
             return (vec![], vec![]);
@@ -148,6 +172,11 @@ impl Server {
         while let Some(step) = waiting.pop_front() {
             match step {
                 Step::Say(member, answer) => self.say(member, &answer),
+                Step::Tell(order, is_there) => {
+                    if let Some(tell) = self.listeners.remove(&order) {
+                        tell(is_there);
+                    }
+                }
                 Step::Kill(member) => {
                     let process = self.peers.get_mut(&member).and_then(|peer| peer.process.as_mut());
                     if let Some(running) = process {

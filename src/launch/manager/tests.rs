@@ -1,16 +1,20 @@
 //! The language with what MPICH really sends, and with nonsense; the books with scenarios; the server with an MPI that
 //! is a test, and with real processes.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::jobs::{AWAITED, IS_AWAITED, Jobs, Member, NOT_AWAITED, Start, Step};
+use super::jobs::{AWAITED, IS_AWAITED, Jobs, Member, NOT_AWAITED, OrderId, Start, Step};
+use super::orders::{self, Office, Wanted};
 use super::protocol::{Command, Request, Spawn, Splitter};
 use super::server::Server;
 
@@ -261,14 +265,37 @@ fn a_host_is_told_what_a_plain_process_is() {
     );
 }
 
+#[test]
+fn who_has_ordered_a_process_is_told_once() {
+    let mut books = Books::new();
+    let mut order = |number: u64| {
+        let Some(Request::Spawn(spawn)) = heard(SPAWN).pop() else { panic!("it is a spawn") };
+        let mut steps = Vec::new();
+        books.jobs.order(OrderId(number), spawn, &mut steps);
+        let [Step::Start(Start { member, size: 1, .. })] = steps[..] else { panic!("{steps:?}") };
+        member
+    };
+    let (comes, ends) = (order(1), order(2));
+    assert_eq!(books.hear(comes, "cmd=get_appnum\n"), [say(comes, "cmd=appnum rc=0 appnum=0")], "it was spawned");
+    assert_eq!(books.hear(comes, GET_PARENT), [Step::Tell(OrderId(1), true), say(comes, PORT)]);
+    assert_eq!(books.end(comes), []);
+    assert_eq!(books.end(ends), [Step::Tell(OrderId(2), false)]);
+}
+
 /// A server, and the end that an MPI would have.
 fn serve() -> BufReader<UnixStream> {
+    serve_both().0
+}
+
+/// And where the rest of the process orders.
+fn serve_both() -> (BufReader<UnixStream>, Office) {
     let (ours, theirs) = UnixStream::pair().expect("there are sockets");
     ours.set_nonblocking(true).expect("it is ours");
     theirs.set_read_timeout(Some(Duration::from_secs(20))).expect("it is ours");
-    let server = Server::new(ours, Arc::new(AtomicBool::new(false)));
+    let (office, inbox) = orders::open().expect("there are descriptors");
+    let server = Server::new(ours, inbox, Arc::new(AtomicBool::new(false)));
     thread::spawn(move || server.run());
-    BufReader::new(theirs)
+    (BufReader::new(theirs), office)
 }
 
 fn ask(mpi: &mut BufReader<UnixStream>, request: &str) -> String {
@@ -324,4 +351,31 @@ fn a_process_that_talks_nonsense_is_not_heard_any_more() {
     let babbles = "echo nonsense >&$PMI_FD; echo cmd=get key=PARENT_ROOT_PORT_NAME >&$PMI_FD; exit";
     assert_eq!(ask(&mut mpi, &spawn_of("bash", &["-c", babbles])), NOT_THERE);
     assert_eq!(ask(&mut mpi, "cmd=finalize\n"), "cmd=finalize_ack rc=0\n");
+}
+
+#[test]
+fn what_is_ordered_finds_its_port_and_its_end_is_told() {
+    let (mut mpi, office) = serve_both();
+    let order = |script: &str| {
+        let (tell, told) = mpsc::channel();
+        let arguments = vec![&b"-c"[..], script.as_bytes()];
+        let wanted = Wanted { executable: b"bash", arguments, info: vec![(b"wdir", b"/")] };
+        office.order(&wanted, b"harbour", move |is_coming| tell.send(is_coming).expect("it is waited for"));
+        told
+    };
+    let folder = tempfile::tempdir().expect("there is room for temporary files");
+    let pipe = folder.path().join("pipe");
+    assert!(process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success()));
+    let comes = format!(
+        "echo cmd=get key=PARENT_ROOT_PORT_NAME >&$PMI_FD; read -r -u $PMI_FD line; \
+         echo $PMI_RANK$PMI_SIZE$PMI_SPAWNED $PWD $line >{}; echo cmd=finalize >&$PMI_FD",
+        pipe.display()
+    );
+    let patience = Duration::from_secs(20);
+    let (first, second) = (order(&comes), order("exit 3"));
+    assert_eq!(first.recv_timeout(patience), Ok(true));
+    assert_eq!(second.recv_timeout(patience), Ok(false));
+    let found = fs::read_to_string(&pipe).expect("it writes");
+    assert_eq!(found, "011 / cmd=get_result rc=0 msg=success found=TRUE value=harbour\n");
+    assert_eq!(ask(&mut mpi, "cmd=finalize\n"), "cmd=finalize_ack rc=0\n", "it goes on");
 }

@@ -132,16 +132,40 @@ pub(crate) fn unpublish(service: &CStr, port: &CStr) -> Result<(), MpiError> {
     })
 }
 
-/// The name of a port of this process (MPI-4.1 §11.9.1), which is closed again.
+/// The name of a port of this process, which is closed again.
 pub(crate) fn port_name() -> Result<String, MpiError> {
-    on_mpi_thread();
-    let mut name = [0 as c_char; ffi::MPI_MAX_PORT_NAME as usize + 1];
-    // SAFETY: the buffer has MPI_MAX_PORT_NAME characters, as MPI-4.1 §11.9.1 asks, and the last byte is ours.
-    check("MPI_Open_port", unsafe { ffi::MPI_Open_port(ffi::RSMPI_INFO_NULL, name.as_mut_ptr()) })?;
-    // SAFETY: it is the name of an open port; a terminated string.
-    check("MPI_Close_port", unsafe { ffi::MPI_Close_port(name.as_ptr()) })?;
-    // SAFETY: as above.
-    Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
+    let port = Port::open()?;
+    let name = port.name().to_string_lossy().into_owned();
+    port.close()?;
+    Ok(name)
+}
+
+/// A port of this process (MPI-4.1 §11.9.1), open until it is closed.
+pub(crate) struct Port {
+    name: [c_char; ffi::MPI_MAX_PORT_NAME as usize + 1],
+    _here: PhantomData<*const ()>,
+}
+
+impl Port {
+    pub(crate) fn open() -> Result<Self, MpiError> {
+        on_mpi_thread();
+        let mut name = [0 as c_char; ffi::MPI_MAX_PORT_NAME as usize + 1];
+        // SAFETY: the buffer has MPI_MAX_PORT_NAME characters, as MPI-4.1 §11.9.1 asks, and the last byte is ours.
+        check("MPI_Open_port", unsafe { ffi::MPI_Open_port(ffi::RSMPI_INFO_NULL, name.as_mut_ptr()) })?;
+        Ok(Self { name, _here: PhantomData })
+    }
+
+    pub(crate) fn name(&self) -> &CStr {
+        // SAFETY: the library has written a terminated string there, or our own last byte ends it.
+        unsafe { CStr::from_ptr(self.name.as_ptr()) }
+    }
+
+    /// From now on the library may give its number to another one.
+    pub(crate) fn close(self) -> Result<(), MpiError> {
+        on_mpi_thread();
+        // SAFETY: it is the name of an open port; a terminated string.
+        check("MPI_Close_port", unsafe { ffi::MPI_Close_port(self.name.as_ptr()) })
+    }
 }
 
 /// What PMIx calls the loss of the connection to its server, and what says that an event needs nobody else's care
@@ -318,6 +342,19 @@ impl Comm {
         check(CALL, code)?;
         check(CALL, spawned)?;
         // SAFETY: both codes say that it succeeded.
+        Self::own(unsafe { raw.assume_init() })
+    }
+
+    /// Waits for one process that connects to this port, and returns the intercommunicator to it (MPI-4.1 §11.9.2).
+    pub(crate) fn accept(&self, port: &Port, info: &Info) -> Result<Self, MpiError> {
+        on_mpi_thread();
+        let mut raw = MaybeUninit::uninit();
+        // SAFETY: the name is that of an open port of ours, a terminated string which is only read; the communicator has one
+        // process, which is its root.
+        check("MPI_Comm_accept", unsafe {
+            ffi::MPI_Comm_accept(port.name.as_ptr(), info.raw, 0, self.raw, raw.as_mut_ptr())
+        })?;
+        // SAFETY: it succeeded.
         Self::own(unsafe { raw.assume_init() })
     }
 

@@ -12,13 +12,14 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustc_hash::FxHashMap;
 
+use super::birth::Birth;
 use super::ffi::{Comm, Completed, Info, MpiError, Operations, Received};
 use super::places::Places;
 use super::{Runtime, traffic};
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::finding::Finding;
 use crate::ids::WorkerId;
-use crate::launch::{self, Hints, Program, Site};
+use crate::launch::{self, Hints, Program, Site, Wanted};
 use crate::process;
 use crate::transport::bells::WorkerBell;
 use crate::transport::control::{Expectation, Notice, Whereabouts};
@@ -55,6 +56,8 @@ pub(crate) struct MpiTransport {
     peers: FxHashMap<WorkerId, Peer>,
     tickets: FxHashMap<Ticket, WorkerId>,
     spawns: VecDeque<(WorkerId, Program)>,
+    /// The one that was ordered, where this process is its own process manager.
+    coming: Option<Coming>,
     operations: Operations<Operation>,
     /// In what portions frames travel.
     flow: Option<Flow>,
@@ -71,6 +74,29 @@ pub(crate) struct MpiTransport {
     suspects: Vec<(WorkerId, String, Instant)>,
     /// The worker that was spawned last, and when, if it has not said anything yet.
     silent: Option<(WorkerId, Instant)>,
+}
+
+/// A worker that has been ordered, and has not been met.
+struct Coming {
+    worker: WorkerId,
+    program: Program,
+    guarded: Guarded,
+    birth: Birth,
+    /// What its guard has said.
+    notices: Vec<(Ticket, Notice)>,
+}
+
+/// How far a start has come.
+enum Start {
+    /// The worker is there.
+    Met,
+    Ordered(Guarded, Birth),
+}
+
+/// What there is of a worker before there is a communicator.
+struct Guarded {
+    ticket: Ticket,
+    bell: Option<WorkerBell>,
 }
 
 struct Peer {
@@ -118,6 +144,7 @@ impl MpiTransport {
             peers: FxHashMap::default(),
             tickets: FxHashMap::default(),
             spawns: VecDeque::new(),
+            coming: None,
             operations: Operations::new(),
             flow: launch::flow(),
             refused: Vec::new(),
@@ -133,6 +160,10 @@ impl MpiTransport {
     /// Starts the worker that has waited longest for it. One a poll: the workers that run are served
     /// between two spawns, each of which blocks for as long as the MPI takes.
     fn spawn_next(&mut self, reports: &mut Vec<Report>) -> bool {
+        if let Some(coming) = &self.coming {
+            let Some(is_coming) = coming.birth.news() else { return false };
+            return self.meet(is_coming, reports);
+        }
         if self.spawns.is_empty() || self.runtime.control().has_death_within(launch::spawn_pause()) {
             return false;
         }
@@ -140,7 +171,38 @@ impl MpiTransport {
             return false;
         }
         let Some((worker, program)) = self.spawns.pop_front() else { return false };
-        let started = self.start(worker, &program);
+        match self.start(worker, &program) {
+            Ok(Start::Met) => self.conclude(worker, program, Ok(()), reports),
+            Ok(Start::Ordered(guarded, birth)) => {
+                self.coming = Some(Coming { worker, program, guarded, birth, notices: Vec::new() });
+            }
+            Err(setback) => self.conclude(worker, program, Err(setback), reports),
+        }
+        true
+    }
+
+    /// Meets the worker that was ordered, if it is about to connect.
+    fn meet(&mut self, is_coming: bool, reports: &mut Vec<Report>) -> bool {
+        let Some(Coming { worker, program, guarded, birth, notices }) = self.coming.take() else {
+            return false;
+        };
+        let limit = self.terms.spawn_timeout + SPAWN_GRACE;
+        let meet = || birth.meet(self.runtime.spawner(), is_coming);
+        let met = self.runtime.pulse().during(Call::Spawn, limit, meet);
+        self.waiting.extend(notices);
+        let started = self.take_over(worker, guarded, met);
+        self.conclude(worker, program, started, reports);
+        true
+    }
+
+    /// A start has come to something, or to nothing.
+    fn conclude(
+        &mut self,
+        worker: WorkerId,
+        program: Program,
+        started: Result<(), Setback>,
+        reports: &mut Vec<Report>,
+    ) {
         self.places.note_start(worker, started.is_ok());
         match started {
             Ok(()) => {
@@ -157,7 +219,6 @@ impl MpiTransport {
                 self.spawns.push_front((worker, program));
             }
         }
-        true
     }
 
     /// Chooses a host: what MPI is told of it, and where a guard there finds its parent.
@@ -188,8 +249,8 @@ impl MpiTransport {
         Ok((if is_plain { launch::own_host_info() } else { site.info }, address))
     }
 
-    /// Spawns the guard of one worker, and makes sure that it is one process.
-    fn start(&mut self, worker: WorkerId, program: &Program) -> Result<(), Setback> {
+    /// Spawns the guard of one worker, or orders it.
+    fn start(&mut self, worker: WorkerId, program: &Program) -> Result<Start, Setback> {
         let refused = |finding: Finding| SpawnFailure::new(SpawnCause::Executable, finding.to_string());
         launch::check_program(program).map_err(refused)?;
         if let Some(loss) = self.runtime.launchers().borrow().loss() {
@@ -214,13 +275,34 @@ impl MpiTransport {
             notices: self.notify.clone(),
             voice: self.terms.sink.as_ref().map(|sink| sink.voice(worker)),
         });
-        let limit = self.terms.spawn_timeout + SPAWN_GRACE;
-        let _decoy = self.runtime.decoy();
-        let spawned = self
-            .runtime
-            .pulse()
-            .during(Call::Spawn, limit, || spawn_guard(&self.runtime, &address, &host, ticket));
-        control.note_spawned(ticket);
+        let guarded = Guarded { ticket, bell };
+        let spawned = match (Errand::of(&address, &host, ticket), self.runtime.office()) {
+            (Ok(errand), Some(office)) => {
+                match Birth::order(office, &errand.as_wanted(), self.runtime.doorbell()) {
+                    Ok(birth) => return Ok(Start::Ordered(guarded, birth)),
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+            (Ok(errand), None) => {
+                let limit = self.terms.spawn_timeout + SPAWN_GRACE;
+                let _decoy = self.runtime.decoy();
+                self.runtime.pulse().during(Call::Spawn, limit, || errand.spawn(self.runtime.spawner()))
+            }
+            (Err(reason), _) => Err(reason),
+        };
+        self.take_over(worker, guarded, spawned).map(|()| Start::Met)
+    }
+
+    /// Takes a worker over to which there is a communicator now, or finds out why there is none.
+    fn take_over(
+        &mut self,
+        worker: WorkerId,
+        guarded: Guarded,
+        spawned: Result<Comm, String>,
+    ) -> Result<(), Setback> {
+        let Guarded { ticket, bell } = guarded;
+        let spawned = spawned.and_then(single);
+        self.runtime.control().note_spawned(ticket);
         match spawned {
             Ok(comm) => {
                 self.runtime.note_spawn();
@@ -247,6 +329,12 @@ impl MpiTransport {
 
     /// How the worker of a failed spawn ended, if its guard tells in time. What others say is for later.
     fn await_end(&mut self, ticket: Ticket) -> Option<(Ended, Option<Whereabouts>)> {
+        let is_end = |(whose, notice): &(Ticket, Notice)| *whose == ticket && matches!(notice, Notice::Ended(..));
+        if let Some(at) = self.waiting.iter().position(is_end)
+            && let (_, Notice::Ended(ended, at)) = self.waiting.swap_remove(at)
+        {
+            return Some((ended, at));
+        }
         let until = Instant::now() + GUARD_PATIENCE;
         loop {
             match self.notices.recv_deadline(until).ok()? {
@@ -262,6 +350,10 @@ impl MpiTransport {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.extend(self.notices.try_iter());
         for (ticket, notice) in waiting {
+            if let Some(coming) = self.coming.as_mut().filter(|coming| coming.guarded.ticket == ticket) {
+                coming.notices.push((ticket, notice));
+                continue;
+            }
             let Some(&worker) = self.tickets.get(&ticket) else { continue };
             match notice {
                 Notice::Ready => {}
@@ -420,6 +512,14 @@ impl MpiTransport {
         }
     }
 
+    /// Gives up the worker that was ordered, if it is the one. It may have connected by now, and is ended all the same.
+    fn give_up_coming(&mut self, is_it: impl FnOnce(WorkerId) -> bool) -> Option<WorkerId> {
+        let coming = self.coming.take_if(|coming| is_it(coming.worker))?;
+        self.runtime.control().kill(coming.guarded.ticket);
+        self.places.release(coming.worker);
+        Some(coming.worker)
+    }
+
     /// Reports the suspects of whom no guard has said anything.
     fn give_up_suspects(&mut self, reports: &mut Vec<Report>) {
         let (peers, places) = (&self.peers, &mut self.places);
@@ -457,6 +557,7 @@ impl Transport for MpiTransport {
 
     fn abandon(&mut self, worker: WorkerId) {
         self.spawns.retain(|(waiting, _)| *waiting != worker);
+        self.give_up_coming(|coming| coming == worker);
         for label in [Operation::SendTo, Operation::ReceiveFrom, Operation::TakeCreditFrom] {
             self.operations.abandon(&label(worker));
         }
@@ -482,19 +583,24 @@ impl Transport for MpiTransport {
     }
 
     fn cancel_spawns(&mut self) -> Vec<WorkerId> {
-        self.spawns.drain(..).map(|(worker, _)| worker).collect()
+        let coming = self.give_up_coming(|_| true);
+        coming.into_iter().chain(self.spawns.drain(..).map(|(worker, _)| worker)).collect()
     }
 
     fn is_pending(&self) -> bool {
+        // Of one that was ordered the doorbell tells.
         !self.operations.is_empty()
-            || !self.spawns.is_empty()
+            || !self.spawns.is_empty() && self.coming.is_none()
             || !self.suspects.is_empty()
             || self.peers.values().any(|peer| !peer.outbox.is_empty())
     }
 
     fn has_arrived(&mut self) -> bool {
         let is_here = |peer: &Peer| !peer.is_suspect && !matches!(peer.comm.probe(), Ok(None));
-        !self.notices.is_empty() || !self.waiting.is_empty() || self.peers.values().any(is_here)
+        !self.notices.is_empty()
+            || !self.waiting.is_empty()
+            || self.coming.as_ref().is_some_and(|coming| coming.birth.has_news())
+            || self.peers.values().any(is_here)
     }
 
     fn rings(&self) -> Rings {
@@ -505,6 +611,7 @@ impl Transport for MpiTransport {
 impl Drop for MpiTransport {
     fn drop(&mut self) {
         // After an orderly end nobody is left. After any other, nobody may stay.
+        self.give_up_coming(|_| true);
         for peer in self.peers.values() {
             self.runtime.control().kill(peer.ticket);
             self.runtime.note_loss();
@@ -512,32 +619,51 @@ impl Drop for MpiTransport {
     }
 }
 
-fn spawn_guard(
-    runtime: &Runtime,
-    address: &str,
-    host: &[(&'static str, String)],
-    ticket: Ticket,
-) -> Result<Comm, String> {
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|error| error.to_string());
-    let executable = env::current_exe().map_err(|error| format!("this executable has no path: {error}"))?;
-    let command = text(executable.as_os_str().as_bytes())?;
-    let arguments = launch::guard_arguments(address, ticket);
-    let arguments: Vec<CString> =
-        arguments.iter().map(|argument| text(argument.as_bytes())).collect::<Result<_, _>>()?;
-    let secret = launch::secret_info();
-    let ours = host.iter().chain(&secret).map(|(key, value)| (*key, value.as_str()));
-    let hints = launch::spawn_info().iter().copied().chain(ours);
-    let hints = hints.map(|(key, value)| Ok((text(key.as_bytes())?, text(value.as_bytes())?)));
-    let hints: Vec<_> = hints.collect::<Result<_, String>>()?;
-    let spawned = Info::new().and_then(|mut info| {
+/// What is to be started so that there is a guard, in the words of MPI.
+struct Errand {
+    command: CString,
+    arguments: Vec<CString>,
+    info: Vec<(CString, CString)>,
+}
+
+impl Errand {
+    fn of(address: &str, host: &[(&'static str, String)], ticket: Ticket) -> Result<Self, String> {
+        let text = |bytes: &[u8]| CString::new(bytes).map_err(|error| error.to_string());
+        let executable =
+            env::current_exe().map_err(|error| format!("this executable has no path: {error}"))?;
+        let command = text(executable.as_os_str().as_bytes())?;
+        let arguments = launch::guard_arguments(address, ticket);
+        let arguments =
+            arguments.iter().map(|argument| text(argument.as_bytes())).collect::<Result<_, _>>()?;
+        let secret = launch::secret_info();
+        let ours = host.iter().chain(&secret).map(|(key, value)| (*key, value.as_str()));
         // A guard keeps no directory busy; it starts the worker in its own.
-        info.set(c"wdir", c"/")?;
-        for (key, value) in &hints {
-            info.set(key, value)?;
+        let info = std::iter::once(("wdir", "/")).chain(launch::spawn_info().iter().copied()).chain(ours);
+        let info = info.map(|(key, value)| Ok((text(key.as_bytes())?, text(value.as_bytes())?)));
+        Ok(Self { command, arguments, info: info.collect::<Result<_, String>>()? })
+    }
+
+    fn spawn(&self, spawner: &Comm) -> Result<Comm, String> {
+        let spawned = Info::new().and_then(|mut info| {
+            for (key, value) in &self.info {
+                info.set(key, value)?;
+            }
+            spawner.spawn(&self.command, &self.arguments, &info)
+        });
+        spawned.map_err(|error| error.to_string())
+    }
+
+    fn as_wanted(&self) -> Wanted<'_> {
+        Wanted {
+            executable: self.command.as_bytes(),
+            arguments: self.arguments.iter().map(|argument| argument.as_bytes()).collect(),
+            info: self.info.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect(),
         }
-        runtime.spawner().spawn(&command, &arguments, &info)
-    });
-    let comm = spawned.map_err(|error| error.to_string())?;
+    }
+}
+
+/// Makes sure that there is one process on the other side.
+fn single(comm: Comm) -> Result<Comm, String> {
     match comm.remote_size() {
         Ok(1) => Ok(comm),
         Ok(size) => Err(format!("one worker was asked for, and {size} came")),

@@ -1,12 +1,13 @@
 //! Frames over MPI point-to-point, on intercommunicators that `MPI_Comm_spawn` made.
 //!
 //! `runtime` owns MPI in this process, `host` is the driver's end, `worker` the worker's, `traffic` what both do with
-//! messages; `places` knows which worker is on which host. `ffi` has the checked calls, and is the only file that
+//! messages; `birth` starts workers where that needs no `MPI_Comm_spawn`, `places` knows which worker is on which host. `ffi` has the checked calls, and is the only file that
 //! names `mpi::ffi`.
 //!
 //! Nothing here uses `COMM_WORLD`, and no receive blocks: messages are probed for, received into
 //! buffers of our own, and tested.
 
+mod birth;
 mod ffi;
 mod host;
 mod places;

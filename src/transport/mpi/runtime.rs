@@ -13,7 +13,7 @@ use mpi::traits::*;
 use super::ffi::{self, Comm};
 use crate::containment::Containment;
 use crate::error::BuildError;
-use crate::launch::{self, Decoy, Launchers, Manager, ProcessManager};
+use crate::launch::{self, Decoy, Launchers, Manager, Office, ProcessManager};
 use crate::process;
 use crate::transport::bells::{Bells, Pair};
 use crate::transport::control::{Aid, Control};
@@ -60,7 +60,9 @@ pub(crate) struct Runtime {
     has_losses: Cell<bool>,
     has_spawned: Cell<bool>,
     launchers: RefCell<Launchers>,
-    manager: ProcessManager,
+    /// Where workers are ordered, if this process is its own process manager.
+    office: Option<Office>,
+    doorbell: Arc<Doorbell>,
     /// The doorbells of this process's workers, if they could be made.
     bells: Option<Arc<Bells>>,
 }
@@ -80,13 +82,13 @@ impl Runtime {
         // First what can fail and be tried again: MPI has one life.
         let secret = process::secret().ok_or(BuildError::NotInitialized)?;
         let aid = Aid { release: answer_for_the_dead, ask: launch::needs_burial().then_some(ask_daemon) };
-        let control =
-            Control::start(secret, doorbell, aid).map_err(|error| BuildError::System(error.to_string()))?;
+        let control = Control::start(secret, Arc::clone(&doorbell), aid)
+            .map_err(|error| BuildError::System(error.to_string()))?;
         let own = (manager == ProcessManager::Own && !environment::is_initialized()).then(launch::serve);
         let own = own.transpose().map_err(|error| BuildError::System(error.to_string()))?;
         let ours = initialize(Threading::Multiple);
-        let is_own = own.is_some_and(Manager::settle);
-        let manager = if is_own { ProcessManager::Own } else { ProcessManager::Launcher };
+        let office = own.and_then(Manager::settle);
+        let manager = if office.is_some() { ProcessManager::Own } else { ProcessManager::Launcher };
         let _ = MANAGER.set(manager);
         let provided = environment::threading_support();
         // An MPI of our own is used by this thread alone; one that the host uses too must allow both.
@@ -113,7 +115,8 @@ impl Runtime {
             has_losses: Cell::new(false),
             has_spawned: Cell::new(false),
             launchers: RefCell::default(),
-            manager,
+            office,
+            doorbell,
             bells,
         })
     }
@@ -131,6 +134,16 @@ impl Runtime {
         &self.control
     }
 
+    /// Where workers are ordered, if this process is its own process manager.
+    pub(crate) fn office(&self) -> Option<&Office> {
+        self.office.as_ref()
+    }
+
+    /// Wakes the MPI thread.
+    pub(crate) fn doorbell(&self) -> &Arc<Doorbell> {
+        &self.doorbell
+    }
+
     /// The doorbells of workers on this machine.
     pub(crate) fn bells(&self) -> Option<&Arc<Bells>> {
         self.bells.as_ref()
@@ -143,7 +156,7 @@ impl Runtime {
 
     /// What is to lie there while MPI starts its launcher: in the first spawn, if at all.
     pub(crate) fn decoy(&self) -> Option<Decoy<'static>> {
-        if self.has_spawned.replace(true) || self.manager == ProcessManager::Own {
+        if self.has_spawned.replace(true) || self.office.is_some() {
             return None;
         }
         let laid = launch::prepared()?.decoy.as_ref()?.lay();
@@ -152,7 +165,7 @@ impl Runtime {
 
     /// A spawn has succeeded, and whatever MPI needs for that is there.
     pub(crate) fn note_spawn(&self) {
-        if self.manager == ProcessManager::Launcher {
+        if self.office.is_none() {
             self.launchers.borrow_mut().look();
         }
         // Not before: MPICH starts its launcher to learn it, and there is a decoy during a spawn only.
