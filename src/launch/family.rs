@@ -54,6 +54,8 @@ pub(crate) struct Family {
     pub(super) needs_burial: bool,
     /// How long nothing is spawned after a spawn whose worker has not said anything.
     pub(super) greeting: Duration,
+    /// Whether it may end its process when a connection to another breaks: then a guard keeps its worker's open.
+    pub(super) breaks_with_connections: bool,
     /// How long a guard stays when its worker has died and the host knows it.
     pub(super) linger: Duration,
     /// How long after a worker's death nothing is spawned.
@@ -63,6 +65,8 @@ pub(crate) struct Family {
     pub(super) jam_limit: Option<Duration>,
     /// How the names of its segments of shared memory begin.
     pub(super) segments: &'static [&'static str],
+    /// And of those whose names end with a hash of the name of their job.
+    pub(super) segments_of_job: &'static [&'static str],
     /// What it leaves in the temporary directory, where that is to be removed.
     pub(super) scratch: Option<Scratch>,
     /// Whether it must be able to write into the temporary directory.

@@ -105,10 +105,12 @@ pub(super) const FAMILY: Family = Family {
     // has the same fault, and is out of reach there.
     needs_burial: true,
     greeting: Duration::ZERO,
+    breaks_with_connections: false,
     linger: Duration::ZERO,
     spawn_pause: Duration::ZERO,
     jam_limit: Some(Duration::from_secs(3)),
     segments: &[],
+    segments_of_job: &[],
     scratch: None,
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"],

@@ -128,10 +128,12 @@ pub(super) const FAMILY: Family = Family {
     // is, and waits for ever if the worker's job is over by then. So a spawn, which takes its time, waits until the last
     // worker is connected, and a guard stays for as long as the connection of a dead one may still be under way.
     greeting: Duration::from_millis(250),
+    breaks_with_connections: false,
     linger: Duration::from_secs(1),
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["sm_segment."],
+    segments_of_job: &[],
     scratch: Some(Scratch {
         process: "ompi.",
         launcher: "prte.",

@@ -186,6 +186,11 @@ pub(crate) fn needs_burial() -> bool {
     prepared().and_then(|prepared| prepared.family).is_some_and(|family| family.needs_burial)
 }
 
+/// In a guard: whether it is to keep the connections of its worker open.
+pub(crate) fn breaks_with_connections() -> bool {
+    Family::of_this_process().is_some_and(|family| family.breaks_with_connections)
+}
+
 /// In a guard: how long it stays when its worker has died and the host knows it.
 pub(crate) fn linger() -> Duration {
     Family::of_this_process().map_or(Duration::ZERO, |family| family.linger)

@@ -110,8 +110,12 @@ impl Jobs {
             members_ever: 0,
             jobs_ever: 0,
         };
-        let job =
-            jobs.add_job(Job { size: 1, values: FxHashMap::default(), asker: Asker::Nobody, answer: Some(true) });
+        let job = jobs.add_job(Job {
+            size: 1,
+            values: FxHashMap::default(),
+            asker: Asker::Nobody,
+            answer: Some(true),
+        });
         let host = jobs.add_member(job);
         (jobs, host)
     }
@@ -133,11 +137,9 @@ impl Jobs {
             }
             Request::Maxes => Answer::Maxes,
             Request::UniverseSize => Answer::UniverseSize(self.universe_size),
-            Request::AppNumber => {
-                Answer::AppNumber((self.jobs[&job].asker != Asker::Nobody).then_some(0))
-            }
+            Request::AppNumber => Answer::AppNumber((self.jobs[&job].asker != Asker::Nobody).then_some(0)),
             Request::Name => {
-                let name = format!("{}_{}", self.prefix, job.0);
+                let name = self.name(job);
                 return steps.push(Step::Say(member, Answer::Name(&name).encode()));
             }
             Request::Put { key, value } => Answer::Put(self.put(job, key, value)),
@@ -187,6 +189,15 @@ impl Jobs {
         for orphan in orphans {
             self.end_job(orphan, None, steps);
         }
+    }
+
+    /// The name of a process's job, if it has not said goodbye.
+    pub(super) fn name_of_unfinished(&self, member: Member) -> Option<String> {
+        self.members.get(&member).filter(|part| !part.has_finalized).map(|part| self.name(part.job))
+    }
+
+    fn name(&self, job: JobId) -> String {
+        format!("{}_{}", self.prefix, job.0)
     }
 
     fn put(&mut self, job: JobId, key: Vec<u8>, value: Vec<u8>) -> bool {

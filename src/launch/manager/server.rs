@@ -24,6 +24,7 @@ use super::protocol::Splitter;
 use super::{FD_VARIABLE, RANK_VARIABLE, SIZE_VARIABLE, SPAWNED_VARIABLE};
 use crate::launch::hosts::own_name;
 use crate::launch::record::is_guard;
+use crate::launch::segments::unlink_segments_of;
 use crate::launch::transport::host_only_variables;
 use crate::process;
 
@@ -161,6 +162,10 @@ impl Server {
         if let Some(running) = &mut peer.process {
             // Somebody else in this process may have waited for it: then it has ended all the same.
             let _ = running.child.try_wait();
+        }
+        if let Some(job) = self.jobs.name_of_unfinished(member) {
+            // A guard that was killed has seen to nothing.
+            unlink_segments_of(&job);
         }
         let mut steps = Vec::new();
         self.jobs.note_end(member, &mut steps);

@@ -276,7 +276,11 @@ fn who_has_ordered_a_process_is_told_once() {
         member
     };
     let (comes, ends) = (order(1), order(2));
-    assert_eq!(books.hear(comes, "cmd=get_appnum\n"), [say(comes, "cmd=appnum rc=0 appnum=0")], "it was spawned");
+    assert_eq!(
+        books.hear(comes, "cmd=get_appnum\n"),
+        [say(comes, "cmd=appnum rc=0 appnum=0")],
+        "it was spawned"
+    );
     assert_eq!(books.hear(comes, GET_PARENT), [Step::Tell(OrderId(1), true), say(comes, PORT)]);
     assert_eq!(books.end(comes), []);
     assert_eq!(books.end(ends), [Step::Tell(OrderId(2), false)]);

@@ -302,7 +302,7 @@ impl MpiTransport {
     ) -> Result<(), Setback> {
         let Guarded { ticket, bell } = guarded;
         let spawned = spawned.and_then(single);
-        self.runtime.control().note_spawned(ticket);
+        self.runtime.control().note_spawned(ticket, spawned.is_ok());
         match spawned {
             Ok(comm) => {
                 self.runtime.note_spawn();
@@ -329,7 +329,8 @@ impl MpiTransport {
 
     /// How the worker of a failed spawn ended, if its guard tells in time. What others say is for later.
     fn await_end(&mut self, ticket: Ticket) -> Option<(Ended, Option<Whereabouts>)> {
-        let is_end = |(whose, notice): &(Ticket, Notice)| *whose == ticket && matches!(notice, Notice::Ended(..));
+        let is_end =
+            |(whose, notice): &(Ticket, Notice)| *whose == ticket && matches!(notice, Notice::Ended(..));
         if let Some(at) = self.waiting.iter().position(is_end)
             && let (_, Notice::Ended(ended, at)) = self.waiting.swap_remove(at)
         {
