@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::time::Duration;
 
 use super::installation::Installation;
+use super::manager::ProcessManager;
 use super::{intel_mpi, mpich, open_mpi_4, open_mpi_5};
 use crate::wire::flow::Flow;
 
@@ -45,6 +46,8 @@ pub(crate) struct Family {
     pub(super) survivable: Result<Survivable, &'static str>,
     /// What stands between the host and a worker's death.
     pub(crate) containment: &'static str,
+    /// Which deaths on this machine the host may not get through all the same, with this process manager.
+    pub(super) gap: fn(ProcessManager) -> Option<&'static str>,
     /// How to part from workers, and from MPI.
     pub(crate) farewell: Farewell,
     /// How a spawn returns whose worker has died on the way.
@@ -80,11 +83,14 @@ pub(crate) struct Family {
 pub(super) struct Scratch {
     /// How the name begins of what processes make that were started plainly.
     pub(super) process: &'static str,
+    /// What they make in there, the innermost first, by what their job is called; and nothing if that is no name of a job.
+    pub(super) of_process: fn(&str) -> Vec<String>,
     /// How the name of its launcher's folder begins; it ends with the launcher's process.
     pub(super) launcher: &'static str,
-    /// How the name begins, in there, that ends with the process for which the launcher is.
-    pub(super) client: &'static str,
-    /// The environment variable that names the launcher's folder to what it starts.
+    /// How the name begins, in there, that ends with the process for which the launcher is. Where there is none, that process
+    /// is told as all others are.
+    pub(super) client: Option<&'static str>,
+    /// The environment variable that names the launcher's folder to those who are connected to it.
     pub(super) variable: &'static str,
 }
 
@@ -216,8 +222,13 @@ pub(crate) enum Release {
     StandIn,
     /// The host itself answers in the worker's place, with what is no answer, and the spawn fails. They meet by
     /// publishing names, one after the other: the worker's are what stands in the environment variable `port`, and
-    /// each of `suffixes`.
-    Answer { port: &'static str, suffixes: &'static [&'static str], answer: &'static CStr },
+    /// each of `suffixes`, with a text; and of `numbers`, where it takes bytes and nothing else for the text of a number.
+    Answer {
+        port: &'static str,
+        suffixes: &'static [&'static str],
+        answer: &'static CStr,
+        numbers: &'static [&'static str],
+    },
 }
 
 impl Family {

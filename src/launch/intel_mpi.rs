@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::family::{Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, Value, When};
-use super::mpich::HYDRA;
+use super::mpich::{HYDRA, HYDRAS_GAP};
 
 pub(super) const FAMILY: Family = Family {
     name: "Intel MPI",
@@ -42,6 +42,7 @@ pub(super) const FAMILY: Family = Family {
     survivable: Err("no transport of Intel MPI is known that survives it always"),
     containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; the death of a guard \
                   ends all workers",
+    gap: |_| Some(HYDRAS_GAP),
     // It waits for ever for the worker that was not disconnected.
     farewell: Farewell { finalizes_after_loss: false },
     release: Release::StandIn,

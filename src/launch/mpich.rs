@@ -7,6 +7,7 @@ use super::family::{
     Agent, Family, Farewell, Launcher, OwnManager, Placement, Refusal, Release, Setting, Survivable, Value,
     When,
 };
+use super::manager::ProcessManager;
 use super::transport::uses_library;
 use crate::wire::flow::Flow;
 
@@ -64,6 +65,10 @@ pub(super) const FAMILY: Family = Family {
     }),
     containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; the death of a guard \
                   ends all workers",
+    gap: |manager| match manager {
+        ProcessManager::Own => None,
+        ProcessManager::Launcher => Some(HYDRAS_GAP),
+    },
     farewell: Farewell { finalizes_after_loss: true },
     release: Release::StandIn,
     needs_burial: false,
@@ -98,6 +103,10 @@ const MOMENTARY: &[Setting] = &[Setting {
 
 const TCP: &str =
     "over UCX, its own choice, the MPI aborts a host whose worker dies in the middle of a transfer";
+
+/// What hydra and `MPI_Comm_spawn` in one do not survive.
+pub(super) const HYDRAS_GAP: &str = "the death of a guard ends all workers, and that of a worker while it and this process connect may \
+                                     leave MPI_Comm_spawn waiting for ever, or end this process";
 
 /// What hydra, the process manager of MPICH and Intel MPI, consists of.
 pub(super) const HYDRA: &[&str] = &["mpiexec", "mpiexec.hydra", "hydra_pmi_proxy", "hydra_bstrap_proxy"];

@@ -110,6 +110,12 @@ pub(super) const FAMILY: Family = Family {
         flow: None,
     }),
     containment: "the guard, with fault tolerance enabled",
+    gap: |_| {
+        Some(
+            "a guard that is killed in the milliseconds in which its worker and this process connect may leave \
+             MPI_Comm_spawn waiting for ever: then the pool fails, and this process can have no other",
+        )
+    },
     // It says goodbye to those whom it has never talked to, and crashes if one of them is gone.
     farewell: Farewell { finalizes_after_loss: false },
     // From a few milliseconds after a worker has begun with `MPI_Init` a guard in its place waits for ever. The host
@@ -122,6 +128,7 @@ pub(super) const FAMILY: Family = Family {
         port: "OMPI_PARENT_PORT",
         suffixes: &[":connect", ":nextcid:send:0", ":nextcid:send:1", ":activate:send:0"],
         answer: c"nobody.*",
+        numbers: &[],
     },
     needs_burial: false,
     // The connection of a worker that has just begun is taken in by any later call, from within which MPI asks PMIx who that
@@ -136,8 +143,9 @@ pub(super) const FAMILY: Family = Family {
     segments_of_job: &[],
     scratch: Some(Scratch {
         process: "ompi.",
+        of_process: |job| vec![format!("jf.0/{job}/0"), format!("jf.0/{job}"), "jf.0".to_owned()],
         launcher: "prte.",
-        client: "singleton.",
+        client: Some("singleton."),
         variable: "PMIX_SERVER_TMPDIR",
     }),
     needs_temporary_directory: true,

@@ -212,13 +212,24 @@ pub(crate) fn jam_limit() -> Option<Duration> {
 }
 
 /// Under which names, and what, is to be published so that the spawn fails that waits at a port.
-pub(crate) fn answers_of_nobody(port: &str) -> Option<(Vec<String>, &'static CStr)> {
+pub(crate) fn answers_of_nobody(port: &str) -> Option<Answers> {
+    let named = |suffixes: &[&str]| suffixes.iter().map(|suffix| format!("{port}{suffix}")).collect();
     match prepared()?.family?.release {
         Release::StandIn => None,
-        Release::Answer { suffixes, answer, .. } => {
-            Some((suffixes.iter().map(|suffix| format!("{port}{suffix}")).collect(), answer))
+        Release::Answer { suffixes, answer, numbers, .. } => {
+            Some(Answers { names: named(suffixes), answer, numbers: named(numbers) })
         }
     }
+}
+
+/// What makes a spawn fail that waits for an answer of a worker that is dead.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    /// Under these names it looks for a text.
+    pub(crate) names: Vec<String>,
+    pub(crate) answer: &'static CStr,
+    /// Under these for the bytes of a number.
+    pub(crate) numbers: Vec<String>,
 }
 
 /// Who is to start the workers of a pool, in a process whose MPI has not been initialized.

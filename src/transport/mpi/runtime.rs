@@ -206,10 +206,15 @@ impl Runtime {
 /// Makes a spawn fail that waits for an answer of a worker that is dead, whichever it is. Called beside the MPI
 /// thread, which is in that spawn.
 fn answer_for_the_dead(port: &str) {
-    let Some((names, answer)) = launch::answers_of_nobody(port) else { return };
-    for name in names {
+    let Some(answers) = launch::answers_of_nobody(port) else { return };
+    let texts = answers.names.into_iter().map(|name| (name, Some(answers.answer)));
+    let numbers = answers.numbers.into_iter().map(|name| (name, None));
+    for (name, text) in texts.chain(numbers) {
         let name = CString::new(name).map_err(|error| error.to_string());
-        let published = name.and_then(|name| ffi::publish(&name, answer).map_err(|error| error.to_string()));
+        let published = name.and_then(|name| match text {
+            Some(text) => ffi::publish(&name, text).map_err(|error| error.to_string()),
+            None => ffi::publish_byte(&name),
+        });
         if let Err(error) = published {
             // The worker may have given this one itself before it died, and died over the next.
             tracing::debug!("an answer for a dead worker could not be given: {error}");
