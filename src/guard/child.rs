@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::output::{Outlet, Taker};
-use super::sockets::{HELD_WHILE_CONNECTING, LOOK_EVERY, Sockets};
+use super::sockets::{GLANCE_EVERY, HELD_WHILE_CONNECTING, LOOK_EVERY, Sockets};
 use crate::launch::{
     self, BELL_VARIABLE, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER,
 };
@@ -148,14 +148,16 @@ impl Child {
 
     /// Keeps the connections that the worker has made since the last time, while it makes some. When to look again, if at all.
     pub(super) fn keep_connections(&mut self, now: Instant) -> Option<Instant> {
-        let sockets = self.sockets.as_mut().filter(|_| self.passed == Passed::Begun)?;
-        sockets.look(self.pid, self.end.as_fd());
-        Some(now + LOOK_EVERY)
+        let sockets = self.sockets.as_mut().filter(|_| self.passed < Passed::Init)?;
+        let is_on_network = sockets.look(self.pid, self.end.as_fd());
+        // One that has told nothing, and has nothing to do with a network yet, may never come to that.
+        let is_close = is_on_network || self.passed == Passed::Begun;
+        Some(now + if is_close { LOOK_EVERY } else { GLANCE_EVERY })
     }
 
     /// Lets go of the connections of a worker that has died while it made them.
     pub(super) fn let_go_of_connections(&mut self) {
-        if let Some(sockets) = self.sockets.as_mut().filter(|_| self.passed == Passed::Begun) {
+        if let Some(sockets) = self.sockets.as_mut().filter(|_| self.passed < Passed::Init) {
             thread::sleep(HELD_WHILE_CONNECTING);
             sockets.let_go();
         }

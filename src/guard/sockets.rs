@@ -21,8 +21,10 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, RecvFlags, recv};
 use rustix::process::{Pid, PidfdGetfdFlags, pidfd_getfd};
 
-/// Between two looks.
+/// Between two looks at a worker that may connect at any moment.
 pub(super) const LOOK_EVERY: Duration = Duration::from_micros(250);
+/// And at one that has some time to go: it needs a socket to be found at first, long before it connects.
+pub(super) const GLANCE_EVERY: Duration = Duration::from_millis(5);
 
 /// What is kept of one worker.
 #[derive(Debug, Default)]
@@ -30,6 +32,8 @@ pub(super) struct Sockets {
     /// What has been looked at, by the name that the system has for it.
     known: Vec<PathBuf>,
     kept: Vec<OwnedFd>,
+    /// Whether it has ever had a socket of the network.
+    is_on_network: bool,
 }
 
 /// How long the host may go on writing to a worker that dies while they connect. It hears of nothing in that time.
@@ -50,8 +54,8 @@ impl Sockets {
         }
     }
 
-    /// Looks for connections that are new.
-    pub(super) fn look(&mut self, worker: Pid, process: BorrowedFd<'_>) {
+    /// Looks for connections that are new. Whether the worker may have some.
+    pub(super) fn look(&mut self, worker: Pid, process: BorrowedFd<'_>) -> bool {
         let folder = format!("/proc/{}/fd", worker.as_raw_nonzero());
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let Ok(name) = fs::read_link(entry.path()) else { continue };
@@ -65,14 +69,16 @@ impl Sockets {
             let Some(Ok(copy)) = copy else { continue };
             match end(copy.as_fd()) {
                 // It may still come to that.
-                End::None => {}
+                End::None => self.is_on_network = true,
                 End::Other => self.known.push(name),
                 End::Peer => {
+                    self.is_on_network = true;
                     self.known.push(name);
                     self.kept.push(copy);
                 }
             }
         }
+        self.is_on_network
     }
 }
 
