@@ -81,7 +81,7 @@ struct Coming {
     worker: WorkerId,
     program: Program,
     guarded: Guarded,
-    birth: Birth,
+    birth: Box<Birth>,
     /// What its guard has said.
     notices: Vec<(Ticket, Notice)>,
 }
@@ -90,7 +90,7 @@ struct Coming {
 enum Start {
     /// The worker is there.
     Met,
-    Ordered(Guarded, Birth),
+    Ordered(Guarded, Box<Birth>),
 }
 
 /// What there is of a worker before there is a communicator.
@@ -279,7 +279,7 @@ impl MpiTransport {
         let spawned = match (Errand::of(&address, &host, ticket), self.runtime.office()) {
             (Ok(errand), Some(office)) => {
                 match Birth::order(office, &errand.as_wanted(), self.runtime.doorbell()) {
-                    Ok(birth) => return Ok(Start::Ordered(guarded, birth)),
+                    Ok(birth) => return Ok(Start::Ordered(guarded, Box::new(birth))),
                     Err(error) => Err(error.to_string()),
                 }
             }
