@@ -75,7 +75,7 @@ impl Arguments {
                 let diagnosis = offshoot::Diagnosis::make();
                 let manager = diagnosis.as_ref().map_or("", |diagnosis| &diagnosis.process_manager);
                 let mpi = diagnosis.as_ref().and_then(|diagnosis| diagnosis.mpi).unwrap_or_default();
-                default_spare(mpi, manager).to_vec()
+                default_spare(mpi, manager, self.through.is_some()).to_vec()
             }
             asked => asked.iter().copied().filter(|one| *one != Spare::Nothing).collect(),
         };
@@ -86,10 +86,11 @@ impl Arguments {
 }
 
 /// What would end the host, or its MPI, for reasons that are not ours: docs/MPI.md says what was seen.
-fn default_spare(mpi: &str, process_manager: &str) -> &'static [Spare] {
+fn default_spare(mpi: &str, process_manager: &str, is_in_job: bool) -> &'static [Spare] {
     match mpi {
         "Open MPI 4" | "Open MPI 5" => &[],
-        _ if process_manager == "own" => &[],
+        // In a job it is the launcher of that.
+        _ if process_manager == "own" && !is_in_job => &[],
         _ => &[Spare::Guards],
     }
 }

@@ -7,11 +7,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::output::{Outlet, Taker};
+use super::sockets::{GLANCE_EVERY, HELD_WHILE_CONNECTING, LOOK_EVERY, Sockets};
 use crate::launch::{
     self, BELL_VARIABLE, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER,
 };
@@ -49,6 +51,8 @@ pub(super) struct Child {
     kill_at: Option<Instant>,
     news: Option<PipeReader>,
     passed: Passed,
+    /// Its connections, where they are to outlive it.
+    sockets: Option<Sockets>,
     is_killed: bool,
     /// It has been waited for, and its number may be somebody else's.
     is_buried: bool,
@@ -108,6 +112,7 @@ impl Child {
             kill_at: None,
             news: Some(news),
             passed: Passed::Nothing,
+            sockets: launch::breaks_with_connections().then(Sockets::default),
             is_killed: false,
             is_buried: false,
             is_unfit: false,
@@ -141,6 +146,23 @@ impl Child {
         self.passed = self.passed.max(Passed::Init);
     }
 
+    /// Keeps the connections that the worker has made since the last time, while it makes some. When to look again, if at all.
+    pub(super) fn keep_connections(&mut self, now: Instant) -> Option<Instant> {
+        let sockets = self.sockets.as_mut().filter(|_| self.passed < Passed::Init)?;
+        let is_on_network = sockets.look(self.pid, self.end.as_fd());
+        // One that has told nothing, and has nothing to do with a network yet, may never come to that.
+        let is_close = is_on_network || self.passed == Passed::Begun;
+        Some(now + if is_close { LOOK_EVERY } else { GLANCE_EVERY })
+    }
+
+    /// Lets go of the connections of a worker that has died while it made them.
+    pub(super) fn let_go_of_connections(&mut self) {
+        if let Some(sockets) = self.sockets.as_mut().filter(|_| self.passed < Passed::Init) {
+            thread::sleep(HELD_WHILE_CONNECTING);
+            sockets.let_go();
+        }
+    }
+
     /// Takes in what the worker told about itself. Whether it has just passed `MPI_Init`.
     pub(super) fn read_news(&mut self) -> bool {
         let before = self.passed;
@@ -162,6 +184,13 @@ impl Child {
         }
         if read == 0 {
             self.news = None;
+        }
+        if before == Passed::Begun
+            && self.passed > before
+            && let Some(sockets) = &mut self.sockets
+        {
+            // The last ones.
+            sockets.look(self.pid, self.end.as_fd());
         }
         before < Passed::Init && self.passed >= Passed::Init
     }
@@ -260,6 +289,7 @@ impl Child {
 impl Drop for Child {
     /// A guard that comes to an unforeseen end leaves nobody behind either.
     fn drop(&mut self) {
+        self.sockets.iter_mut().for_each(Sockets::let_go);
         if !self.is_buried {
             self.kill();
             kill_orphans();

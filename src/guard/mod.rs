@@ -8,12 +8,13 @@
 //! code, and sleeps in one `poll`.
 //!
 //! `child` is the worker as a process, `parent` the control channel, `output` what the worker writes, `pmi`
-//! what a process manager of the MPICH family is asked and told in the worker's place.
+//! what a process manager of the MPICH family is asked and told in the worker's place, `sockets` the worker's connections.
 
 mod child;
 mod output;
 mod parent;
 mod pmi;
+mod sockets;
 
 use std::io::PipeReader;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -40,6 +41,7 @@ use pmi::Manager;
 /// Watches over one worker from its start to its end, and ends with it.
 pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
     let manager = Manager::meet();
+    let job = manager.job_name();
     own::outlive_worker();
     let order = orders_to_end();
     let mut parent = Parent::connect(address, ticket);
@@ -47,13 +49,13 @@ pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
         // It is told all the same: the parent's spawn waits for a process that initializes MPI.
         let reason = "it was given up before it was started".to_owned();
         parent.say(&FromGuard::Ended(Ended { stand_in: true, ..Ended::of(How::NotStarted { reason }) }));
-        leave(Passed::Nothing, parent, manager)
+        leave(Passed::Nothing, parent, manager, job)
     };
     let mut child = match Child::start(&start) {
         Ok(child) => child,
         Err(reason) => {
             parent.say(&FromGuard::Ended(Ended { stand_in: true, ..Ended::of(How::NotStarted { reason }) }));
-            leave(Passed::Nothing, parent, manager)
+            leave(Passed::Nothing, parent, manager, job)
         }
     };
     parent.say(&FromGuard::Started { pid: child.pid(), host: launch::own_name() });
@@ -67,10 +69,17 @@ pub(crate) fn watch(address: &str, ticket: Ticket) -> ! {
     let passed = child.passed();
     parent.say(&FromGuard::Ended(Ended { stand_in: passed < Passed::Init, ..ended }));
     child.end_orphans();
-    if passed < Passed::Finalize {
+    if passed < Passed::Init {
+        child.let_go_of_connections();
+        job.iter().for_each(|job| launch::unlink_segments_of(job));
+    }
+    // Who waits for a process in the worker's place waits for no other's end.
+    let is_replaced = passed < Passed::Init && !parent.helps_itself();
+    if passed < Passed::Finalize && !is_replaced {
         linger(&mut parent, order.as_ref());
     }
-    leave(passed, parent, manager)
+    drop(child);
+    leave(passed, parent, manager, job)
 }
 
 /// Stays until the parent has done with the worker, and for a while after, where the MPI may still ask for it: as long as
@@ -126,8 +135,10 @@ fn attend(parent: &mut Parent, child: &mut Child, order: Option<&PipeReader>) {
             child.kill();
         }
         child.outlet.note_room(parent, now);
-        let until =
-            parent.deadline().into_iter().chain(child.kill_at()).chain(child.outlet.deadline(now)).min();
+        let look = child.keep_connections(now);
+        let deadlines =
+            parent.deadline().into_iter().chain(child.kill_at()).chain(child.outlet.deadline(now));
+        let until = deadlines.chain(look).min();
         let [stdout, stderr] = child.outlet.watched(now);
         let order = order.filter(|_| !child.is_killed()).map(AsFd::as_fd);
         let watched = [parent.fd(), child.news(), stdout, stderr, Some(child.end()), order];
@@ -189,7 +200,7 @@ static GOODBYE: AtomicBool = AtomicBool::new(false);
 
 /// Initializes MPI in the worker's place, and leaves. The other side may never answer: then, and if the parent
 /// goes, this process ends all the same.
-fn stand_in(mut parent: Parent, manager: Manager) {
+fn stand_in(mut parent: Parent, manager: Manager, job: Option<String>) {
     let watch = move || {
         parent.await_end(STAND_IN_LIMIT);
         thread::sleep(PARTING);
@@ -199,6 +210,8 @@ fn stand_in(mut parent: Parent, manager: Manager) {
         } else {
             manager.finalize();
         }
+        // It may have come no further than the worker.
+        job.iter().for_each(|job| launch::unlink_segments_of(job));
         own::exit_now()
     };
     // Without it the guard waits for as long as its host lives.
@@ -212,13 +225,13 @@ fn stand_in(mut parent: Parent, manager: Manager) {
 }
 
 /// Ends the guard, so that the MPI runtime sees a clean end however the worker's was.
-fn leave(passed: Passed, parent: Parent, manager: Manager) -> ! {
+fn leave(passed: Passed, parent: Parent, manager: Manager, job: Option<String>) -> ! {
     let host = parent.process();
     match passed {
         // The parent still waits in MPI_Comm_spawn for a process that initializes MPI, unless it can help itself.
         Passed::Nothing | Passed::Begun if !parent.helps_itself() && manager.is_awaited() => {
             manager.hear_out();
-            stand_in(parent, manager);
+            stand_in(parent, manager, job);
         }
         Passed::Init | Passed::Bye => manager.finalize(),
         Passed::Nothing | Passed::Begun | Passed::Finalize => {}

@@ -43,6 +43,15 @@ impl Manager {
         Self::Hosts(fd)
     }
 
+    /// What it calls the job of the worker.
+    pub(super) fn job_name(self) -> Option<String> {
+        let (Self::Launchers(fd) | Self::Hosts(fd)) = self else { return None };
+        let answer = process::converse(fd, b"cmd=get_my_kvsname\n")?;
+        let answer = String::from_utf8_lossy(&answer);
+        let words = answer.strip_prefix("cmd=my_kvsname")?.split_whitespace();
+        words.filter_map(|word| word.strip_prefix("kvsname=")).next().map(str::to_owned)
+    }
+
     /// Says goodbye.
     pub(super) fn finalize(self) {
         match self {

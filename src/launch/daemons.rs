@@ -69,7 +69,7 @@ pub(crate) fn end_daemons() {
     let folders = scratch::launcher_folders();
     if victims.is_empty() {
         // They have ended by themselves, or have been killed.
-        folders.iter().for_each(|folder| drop(fs::remove_dir_all(folder)));
+        folders.iter().for_each(|folder| scratch::remove_launcher_folder(folder));
     } else {
         // Others have files to remove.
         process::kill_after_this_process(&victims, !is_hydra, &folders);

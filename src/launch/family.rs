@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::time::Duration;
 
 use super::installation::Installation;
+use super::manager::ProcessManager;
 use super::{intel_mpi, mpich, open_mpi_4, open_mpi_5};
 use crate::wire::flow::Flow;
 
@@ -40,13 +41,15 @@ pub(crate) struct Family {
     /// How it is told where workers go.
     pub(super) placement: Placement,
     /// Whether one thread may spawn while another sends and receives, and goes on with it.
-    pub(super) spawns_aside: SpawnsAside,
+    pub(super) spawns_aside: bool,
     /// How spawns are made, and what they do to running work.
     pub(crate) spawn_thread: &'static str,
     /// What lets the host live through a worker's death in the middle of a transfer; or why nothing does.
     pub(super) survivable: Result<Survivable, &'static str>,
     /// What stands between the host and a worker's death.
     pub(crate) containment: &'static str,
+    /// Which deaths on this machine the host may not get through all the same, with this process manager.
+    pub(super) gap: fn(ProcessManager) -> Option<&'static str>,
     /// How to part from workers, and from MPI.
     pub(crate) farewell: Farewell,
     /// How a spawn returns whose worker has died on the way.
@@ -56,6 +59,8 @@ pub(crate) struct Family {
     pub(super) needs_burial: bool,
     /// How long nothing is spawned after a spawn whose worker has not said anything.
     pub(super) greeting: Duration,
+    /// Whether it may end its process when a connection to another breaks: then a guard keeps its worker's open.
+    pub(super) breaks_with_connections: bool,
     /// How long a guard stays when its worker has died and the host knows it.
     pub(super) linger: Duration,
     /// How long after a worker's death nothing is spawned.
@@ -65,6 +70,8 @@ pub(crate) struct Family {
     pub(super) jam_limit: Option<Duration>,
     /// How the names of its segments of shared memory begin.
     pub(super) segments: &'static [&'static str],
+    /// And of those whose names end with a hash of the name of their job.
+    pub(super) segments_of_job: &'static [&'static str],
     /// What it leaves in the temporary directory, where that is to be removed.
     pub(super) scratch: Option<Scratch>,
     /// Whether it must be able to write into the temporary directory.
@@ -78,11 +85,14 @@ pub(crate) struct Family {
 pub(super) struct Scratch {
     /// How the name begins of what processes make that were started plainly.
     pub(super) process: &'static str,
+    /// What they make in there, the innermost first, by what their job is called; and nothing if that is no name of a job.
+    pub(super) of_process: fn(&str) -> Vec<String>,
     /// How the name of its launcher's folder begins; it ends with the launcher's process.
     pub(super) launcher: &'static str,
-    /// How the name begins, in there, that ends with the process for which the launcher is.
-    pub(super) client: &'static str,
-    /// The environment variable that names the launcher's folder to what it starts.
+    /// How the name begins, in there, that ends with the process for which the launcher is. Where there is none, that process
+    /// is told as all others are.
+    pub(super) client: Option<&'static str>,
+    /// The environment variable that names the launcher's folder to those who are connected to it.
     pub(super) variable: &'static str,
 }
 
@@ -167,15 +177,6 @@ pub(super) struct Launcher {
     pub(super) is_told_by_pmix: bool,
 }
 
-/// Whether the rest of an MPI goes on while one thread is in `MPI_Comm_spawn`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SpawnsAside {
-    Always,
-    /// Not while it waits for its process manager, which does not take long where workers are started ahead.
-    WhereAhead,
-    Never,
-}
-
 /// Whether an MPI gets along with the process manager that offshoot has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwnManager {
@@ -234,8 +235,13 @@ pub(crate) enum Release {
     StandIn,
     /// The host itself answers in the worker's place, with what is no answer, and the spawn fails. They meet by
     /// publishing names, one after the other: the worker's are what stands in the environment variable `port`, and
-    /// each of `suffixes`.
-    Answer { port: &'static str, suffixes: &'static [&'static str], answer: &'static CStr },
+    /// each of `suffixes`, with a text; and of `numbers`, where it takes bytes and nothing else for the text of a number.
+    Answer {
+        port: &'static str,
+        suffixes: &'static [&'static str],
+        answer: &'static CStr,
+        numbers: &'static [&'static str],
+    },
 }
 
 impl Family {

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use super::family::{
-    Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, SpawnsAside, Value, When,
-};
-use super::mpich::HYDRA;
+use super::family::{Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, Value, When};
+use super::mpich::{HYDRA, HYDRAS_GAP};
 
 pub(super) const FAMILY: Family = Family {
     name: "Intel MPI",
@@ -38,22 +36,25 @@ pub(super) const FAMILY: Family = Family {
     placement: Placement::OwnHostOnly(
         "several hosts are untried with Intel MPI: use Open MPI 4.1 or MPICH, or name this host alone",
     ),
-    spawns_aside: SpawnsAside::Never,
+    spawns_aside: false,
     spawn_thread: "untried",
     // What MPICH does with libfabric over TCP and messages of 4 to 16 KiB was tried, and survives most deaths but not
     // all: docs/MPI.md.
     survivable: Err("no transport of Intel MPI is known that survives it always"),
     containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; the death of a guard \
                   ends all workers",
+    gap: |_| Some(HYDRAS_GAP),
     // It waits for ever for the worker that was not disconnected.
     farewell: Farewell { finalizes_after_loss: false },
     release: Release::StandIn,
     needs_burial: false,
     greeting: Duration::ZERO,
-    linger: Duration::ZERO,
+    breaks_with_connections: true,
+    linger: Duration::from_millis(100),
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["Intel_MPI_"],
+    segments_of_job: &[],
     scratch: None,
     needs_temporary_directory: false,
     interface_variables: &["I_MPI_HYDRA_IFACE", "FI_TCP_IFACE"],

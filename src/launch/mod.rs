@@ -33,15 +33,13 @@ pub(crate) use daemons::{Launchers, end_daemons, has_ended, launcher_ends_proces
 pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
 pub(crate) use hosts::own_name;
-pub(crate) use manager::{
-    AWAITED, IS_AWAITED, Manager, NOT_AWAITED, Order, ProcessManager, Standing, Starter, serve,
-};
+pub(crate) use manager::{AWAITED, IS_AWAITED, Manager, NOT_AWAITED, Office, ProcessManager, Wanted, serve};
 pub(crate) use preflight::{Job, check_machine, findings};
 pub use prepare::user_environment;
 pub(crate) use prepare::{
-    Outcome, Prepared, answers_of_nobody, awaited_port, finalizes_after_loss, greeting, jam_limit, linger,
-    needs_burial, prepare, prepared, process_manager, secret_info, spawn_info, spawn_pause, spawns_aside,
-    take_secret,
+    Outcome, Prepared, answers_of_nobody, awaited_port, breaks_with_connections, finalizes_after_loss,
+    greeting, jam_limit, linger, needs_burial, prepare, prepared, process_manager, secret_info, spawn_info,
+    spawn_pause, spawns_aside, take_secret,
 };
 pub(crate) use program::Initializer;
 pub use program::Program;
@@ -53,5 +51,5 @@ pub(crate) use record::{
     guard_arguments, peer, role,
 };
 pub(crate) use scratch::{clear_up_after, has_own_folders, remove_own_folders};
-pub(crate) use segments::unlink_segments;
+pub(crate) use segments::{unlink_segments, unlink_segments_of};
 pub(crate) use transport::{check_containment, flow};

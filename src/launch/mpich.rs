@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use super::family::{
-    Agent, Family, Farewell, Launcher, OwnManager, Placement, Refusal, Release, Setting, SpawnsAside,
-    Survivable, Value, When,
+    Agent, Family, Farewell, Launcher, OwnManager, Placement, Refusal, Release, Setting, Survivable, Value,
+    When,
 };
+use super::manager::ProcessManager;
 use super::transport::uses_library;
 use crate::wire::flow::Flow;
 
@@ -51,7 +52,7 @@ pub(super) const FAMILY: Family = Family {
         },
         outlives_hosts: true,
     },
-    spawns_aside: SpawnsAside::WhereAhead,
+    spawns_aside: false,
     spawn_thread: "a second thread may spawn, but running work stalls for as long as the spawn takes",
     survivable: Ok(Survivable {
         component: "libfabric",
@@ -66,14 +67,20 @@ pub(super) const FAMILY: Family = Family {
     }),
     containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; the death of a guard \
                   ends all workers",
+    gap: |manager| match manager {
+        ProcessManager::Own => None,
+        ProcessManager::Launcher => Some(HYDRAS_GAP),
+    },
     farewell: Farewell { finalizes_after_loss: true },
     release: Release::StandIn,
     needs_burial: false,
     greeting: Duration::ZERO,
-    linger: Duration::ZERO,
+    breaks_with_connections: true,
+    linger: Duration::from_millis(100),
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["mpich_shm_"],
+    segments_of_job: &["mpich_shm_"],
     scratch: None,
     needs_temporary_directory: false,
     interface_variables: &["HYDRA_IFACE", "FI_TCP_IFACE"],
@@ -98,6 +105,10 @@ const MOMENTARY: &[Setting] = &[Setting {
 
 const TCP: &str =
     "over UCX, its own choice, the MPI aborts a host whose worker dies in the middle of a transfer";
+
+/// What hydra and `MPI_Comm_spawn` in one do not survive.
+pub(super) const HYDRAS_GAP: &str = "the death of a guard ends all workers, and that of a worker while it and this process connect may \
+                                     leave MPI_Comm_spawn waiting for ever, or end this process";
 
 /// What hydra, the process manager of MPICH and Intel MPI, consists of.
 pub(super) const HYDRA: &[&str] = &["mpiexec", "mpiexec.hydra", "hydra_pmi_proxy", "hydra_bstrap_proxy"];

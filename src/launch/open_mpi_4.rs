@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::family::{
-    Agent, Family, Farewell, Launcher, OfJob, OwnManager, Placement, Release, Setting, SpawnsAside,
-    Survivable, Value, When,
+    Agent, Family, Farewell, Launcher, OfJob, OwnManager, Placement, Release, Scratch, Setting, Survivable,
+    Value, When,
 };
 use super::installation::Installation;
 use crate::wire::flow::Flow;
@@ -65,7 +65,7 @@ pub(super) const FAMILY: Family = Family {
     // Variables that begin with `OMPI_MCA_` do get to other hosts, but in the argument list of their `orted`.
     secret_variable: None,
     environment_key: Some("env"),
-    launcher: Launcher { names: &["orted"], daemons: &["orted"], needs_decoy: false, is_told_by_pmix: false },
+    launcher: Launcher { names: &["orted"], daemons: &["orted"], needs_decoy: false, is_told_by_pmix: true },
     // The first makes a host known, the second has the worker start there and nowhere else. A first spawn on
     // another host takes the own one out of the list for good: "All nodes which are allocated for this job are
     // already filled".
@@ -76,7 +76,7 @@ pub(super) const FAMILY: Family = Family {
         agent: Agent { variable: "OMPI_MCA_plm_rsh_agent", only_with: None, default: "ssh : rsh" },
         outlives_hosts: false,
     },
-    spawns_aside: SpawnsAside::Always,
+    spawns_aside: true,
     spawn_thread: "a second thread may spawn: running work stalls for 16 ms",
     survivable: Ok(Survivable {
         component: "the component `mca_pml_ucx.so`",
@@ -101,25 +101,53 @@ pub(super) const FAMILY: Family = Family {
         }),
     }),
     containment: "the guard, with `orte_enable_recovery`",
+    gap: |_| {
+        Some(
+            "a worker that dies in the milliseconds in which it and this process connect may leave MPI_Comm_spawn waiting \
+             for ten minutes: meanwhile this process can spawn no other, and tasks fail when no worker is left",
+        )
+    },
     farewell: Farewell { finalizes_after_loss: true },
     // `orted` knows a process no more whose last connection is gone, so that from a few milliseconds after it has
     // begun with `MPI_Init` nobody can stand in for it ("Server not available"). The host waits in `PMIx_Lookup`
-    // for the name of the worker; what is none makes the spawn fail, and hurts nothing.
-    release: Release::Answer { port: "OMPI_PARENT_PORT", suffixes: &[":connect"], answer: c"nobody" },
+    // for the name of the worker; what is none makes the spawn fail, and hurts nothing. So it does for three more, which are
+    // about the number of their communicator. There it looks for bytes without a look at what it has got: a text would
+    // crash it, and one byte is too short for a number.
+    release: Release::Answer {
+        port: "OMPI_PARENT_PORT",
+        suffixes: &[":connect"],
+        answer: c"nobody",
+        numbers: &[":nextcid:send:0", ":nextcid:send:1", ":activate:send:0"],
+    },
     // If its child is gone before it has seen the worker's connection close, `orted` closes that without forgetting
     // the descriptor's number: a worker that gets it later is not heard, and waits for ever in `MPI_Init` (4.1.4 with
     // PMIx 4.2.2, `_deregister_client`; its first bytes stand unread in the socket). Each `orted` on another host
     // has the same fault, and is out of reach there.
     needs_burial: true,
     greeting: Duration::ZERO,
+    breaks_with_connections: false,
     linger: Duration::ZERO,
     spawn_pause: Duration::ZERO,
     jam_limit: Some(Duration::from_secs(3)),
     segments: &[],
-    scratch: None,
+    segments_of_job: &[],
+    scratch: Some(Scratch {
+        process: "ompi.",
+        of_process: folders_of_job,
+        launcher: "pid.",
+        client: None,
+        variable: "PMIX_SERVER_TMPDIR",
+    }),
     needs_temporary_directory: true,
     interface_variables: &["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"],
 };
+
+/// A job's number is that of its family, which is its launcher's, and one of its own.
+fn folders_of_job(job: &str) -> Vec<String> {
+    let Ok(job) = job.parse::<u32>() else { return Vec::new() };
+    let (family, own) = (job >> 16, job & 0xffff);
+    vec![format!("jf.{family}/{own}/0"), format!("jf.{family}/{own}"), format!("jf.{family}")]
+}
 
 /// The library survives with whole frames too. But what it had in hand when a worker died it never gives back, and that
 /// is to be no more than a window.
@@ -140,4 +168,15 @@ fn has_ucx(installation: &Installation) -> bool {
         ["openmpi", "openmpi3", "openmpi/lib/openmpi3"].map(|components| folder.join(components))
     });
     components.map(|folder| folder.join("mca_pml_ucx.so")).any(|component| component.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::folders_of_job;
+
+    #[test]
+    fn the_folders_of_a_job_are_named_by_its_two_numbers() {
+        assert_eq!(folders_of_job("2100101121"), ["jf.32045/1/0", "jf.32045/1", "jf.32045"]);
+        assert!(folders_of_job("vm").is_empty());
+    }
 }

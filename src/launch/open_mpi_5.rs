@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::family::{
-    Family, Farewell, Launcher, OwnManager, Placement, Release, Scratch, Setting, SpawnsAside, Survivable,
-    Value, When,
+    Family, Farewell, Launcher, OwnManager, Placement, Release, Scratch, Setting, Survivable, Value, When,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -88,7 +87,7 @@ pub(super) const FAMILY: Family = Family {
         "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs: use \
          Open MPI 4.1 or MPICH, or name this host alone",
     ),
-    spawns_aside: SpawnsAside::Always,
+    spawns_aside: true,
     spawn_thread: "a second thread may spawn: running work stalls for 34 ms",
     survivable: Ok(Survivable {
         component: "TCP",
@@ -113,6 +112,12 @@ pub(super) const FAMILY: Family = Family {
         of_job: None,
     }),
     containment: "the guard, with fault tolerance enabled",
+    gap: |_| {
+        Some(
+            "a guard that is killed in the milliseconds in which its worker and this process connect may leave \
+             MPI_Comm_spawn waiting for ever: then the pool fails, and this process can have no other",
+        )
+    },
     // It says goodbye to those whom it has never talked to, and crashes if one of them is gone.
     farewell: Farewell { finalizes_after_loss: false },
     // From a few milliseconds after a worker has begun with `MPI_Init` a guard in its place waits for ever. The host
@@ -125,20 +130,24 @@ pub(super) const FAMILY: Family = Family {
         port: "OMPI_PARENT_PORT",
         suffixes: &[":connect", ":nextcid:send:0", ":nextcid:send:1", ":activate:send:0"],
         answer: c"nobody.*",
+        numbers: &[],
     },
     needs_burial: false,
     // The connection of a worker that has just begun is taken in by any later call, from within which MPI asks PMIx who that
     // is, and waits for ever if the worker's job is over by then. So a spawn, which takes its time, waits until the last
     // worker is connected, and a guard stays for as long as the connection of a dead one may still be under way.
     greeting: Duration::from_millis(250),
+    breaks_with_connections: false,
     linger: Duration::from_secs(1),
     spawn_pause: Duration::ZERO,
     jam_limit: None,
     segments: &["sm_segment."],
+    segments_of_job: &[],
     scratch: Some(Scratch {
         process: "ompi.",
+        of_process: |job| vec![format!("jf.0/{job}/0"), format!("jf.0/{job}"), "jf.0".to_owned()],
         launcher: "prte.",
-        client: "singleton.",
+        client: Some("singleton."),
         variable: "PMIX_SERVER_TMPDIR",
     }),
     needs_temporary_directory: true,

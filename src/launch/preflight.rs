@@ -35,14 +35,25 @@ pub(crate) fn findings(prepared: &Prepared, manager: ProcessManager) -> Vec<Find
     }
     findings.extend([own_executable(), user(prepared), shared_memory()]);
     findings.push(prepared.transport.finding.clone());
+    findings.extend(prepared.family.and_then(|family| gap(family, manager)));
     findings.extend(surroundings(prepared.family));
     findings
 }
 
 /// The first thing that keeps this process from spawning, if there is one.
 pub(crate) fn check_machine(prepared: &Prepared, manager: ProcessManager) -> Result<(), Finding> {
+    if let Some(gap) = prepared.family.and_then(|family| gap(family, manager)) {
+        tracing::warn!("{gap}");
+    }
     let failure = findings(prepared, manager).into_iter().find(|finding| finding.status == Status::Failure);
     failure.map_or(Ok(()), Err)
+}
+
+/// Which deaths may end more than their worker.
+fn gap(family: &Family, manager: ProcessManager) -> Option<Finding> {
+    let found = (family.gap)(manager)?;
+    let remedy = "where that must not be, give the pool a process of its own, which is started again; docs/MPI.md, \"Under fire\", says what was seen";
+    Some(Finding::warning("deaths", found, remedy))
 }
 
 fn library(prepared: &Prepared) -> Finding {

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::decoy::{self, Plan};
-use super::family::{Family, Release, Setting, SpawnsAside, Value, When};
+use super::family::{Family, Release, Setting, Value, When};
 use super::installation::{self, Installation};
 use super::manager::{self, Choice, ProcessManager};
 use super::preflight::Job;
@@ -186,6 +186,11 @@ pub(crate) fn needs_burial() -> bool {
     prepared().and_then(|prepared| prepared.family).is_some_and(|family| family.needs_burial)
 }
 
+/// In a guard: whether it is to keep the connections of its worker open.
+pub(crate) fn breaks_with_connections() -> bool {
+    Family::of_this_process().is_some_and(|family| family.breaks_with_connections)
+}
+
 /// In a guard: how long it stays when its worker has died and the host knows it.
 pub(crate) fn linger() -> Duration {
     Family::of_this_process().map_or(Duration::ZERO, |family| family.linger)
@@ -207,13 +212,24 @@ pub(crate) fn jam_limit() -> Option<Duration> {
 }
 
 /// Under which names, and what, is to be published so that the spawn fails that waits at a port.
-pub(crate) fn answers_of_nobody(port: &str) -> Option<(Vec<String>, &'static CStr)> {
+pub(crate) fn answers_of_nobody(port: &str) -> Option<Answers> {
+    let named = |suffixes: &[&str]| suffixes.iter().map(|suffix| format!("{port}{suffix}")).collect();
     match prepared()?.family?.release {
         Release::StandIn => None,
-        Release::Answer { suffixes, answer, .. } => {
-            Some((suffixes.iter().map(|suffix| format!("{port}{suffix}")).collect(), answer))
+        Release::Answer { suffixes, answer, numbers, .. } => {
+            Some(Answers { names: named(suffixes), answer, numbers: named(numbers) })
         }
     }
+}
+
+/// What makes a spawn fail that waits for an answer of a worker that is dead.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    /// Under these names it looks for a text.
+    pub(crate) names: Vec<String>,
+    pub(crate) answer: &'static CStr,
+    /// Under these for the bytes of a number.
+    pub(crate) numbers: Vec<String>,
 }
 
 /// Who is to start the workers of a pool, in a process whose MPI has not been initialized.
@@ -224,12 +240,8 @@ pub(crate) fn process_manager(has_other_hosts: bool) -> ProcessManager {
 }
 
 /// Whether one thread may spawn while another one sends and receives, and goes on with it.
-pub(crate) fn spawns_aside(manager: ProcessManager) -> bool {
-    prepared().and_then(|prepared| prepared.family).is_some_and(|family| match family.spawns_aside {
-        SpawnsAside::Always => true,
-        SpawnsAside::WhereAhead => manager == ProcessManager::Own,
-        SpawnsAside::Never => false,
-    })
+pub(crate) fn spawns_aside() -> bool {
+    prepared().and_then(|prepared| prepared.family).is_some_and(|family| family.spawns_aside)
 }
 
 /// What each `MPI_Comm_spawn` is to be told, as keys and values of its info.

@@ -1,9 +1,10 @@
 //! What an MPI leaves in the folder for temporary files, and its removal.
 //!
-//! Open MPI 5: a process that was started plainly makes folders when it initializes MPI, `ompi.HOST.USER/jf.0/JOB/0`, and
-//! leaves most of them there even at a clean end. It puts nothing into them as long as it is alone in its job, nor does it
-//! miss them, so they go as soon as they are there. Its launcher has a folder of its own, and removes it unless it is
-//! killed; then this process does at its end, and if that is killed as well, one of its guards.
+//! Open MPI: a process that was started plainly makes folders when it initializes MPI, `ompi.HOST.USER/jf.0/JOB/0` or
+//! `ompi.HOST.USER/jf.FAMILY/JOB/0`, and leaves most of them there when it is killed, that of version 5 even at a clean end. It
+//! puts nothing into them as long as it is alone in its job, nor does it miss them, so they go as soon as they are there. Its
+//! launcher has a folder of its own, and removes it unless it is killed; then this process does at its end, and if that is
+//! killed as well, one of its guards. Several processes of a user may share the outermost folder: it goes when it is empty.
 
 use std::env;
 use std::fs;
@@ -32,7 +33,7 @@ pub(crate) fn remove_own_folders(port: &str) {
         name(folder).is_some_and(|name| name.starts_with(scratch.process) && name.ends_with(&user))
     }) {
         // Only what is empty goes, from the innermost on: others of this user may have theirs beside it.
-        for inner in [format!("jf.0/{job}/0"), format!("jf.0/{job}"), "jf.0".to_owned(), String::new()] {
+        for inner in (scratch.of_process)(job).into_iter().chain([String::new()]) {
             if fs::remove_dir(folder.join(inner)).is_err() {
                 break;
             }
@@ -44,14 +45,31 @@ pub(crate) fn remove_own_folders(port: &str) {
 /// are.
 pub(super) fn launcher_folders() -> Vec<PathBuf> {
     let Some(scratch) = scratch_of_host() else { return Vec::new() };
-    let own = format!(".{}", std::process::id());
-    let is_for_this = |entry: PathBuf| {
-        name(&entry).is_some_and(|name| name.starts_with(scratch.client) && name.ends_with(&own))
+    let Some(client) = scratch.client else {
+        let named = env::var_os(scratch.variable).map(PathBuf::from);
+        return named.filter(|folder| is_of_launcher(scratch, folder)).into_iter().collect();
     };
-    let launchers = entries(&base()).filter(|folder| {
-        name(folder).is_some_and(|name| name.starts_with(scratch.launcher)) && belongs_to_this_user(folder)
-    });
+    let own = format!(".{}", std::process::id());
+    let is_for_this =
+        |entry: PathBuf| name(&entry).is_some_and(|name| name.starts_with(client) && name.ends_with(&own));
+    let launchers = entries(&base()).filter(|folder| is_of_launcher(scratch, folder));
     launchers.filter(|folder| entries(folder).any(is_for_this)).collect()
+}
+
+fn is_of_launcher(scratch: &Scratch, folder: &Path) -> bool {
+    name(folder).is_some_and(|name| name.starts_with(scratch.launcher)) && belongs_to_this_user(folder)
+}
+
+/// Removes a launcher's folder, and the one around it if that is empty then, and not that for all temporary files.
+pub(super) fn remove_launcher_folder(folder: &Path) {
+    // Somebody else may be doing the same.
+    let _ = fs::remove_dir_all(folder);
+    let Some(scratch) = Family::of_this_process().and_then(|family| family.scratch.as_ref()) else { return };
+    if let Some(around) = folder.parent().filter(|around| {
+        name(around).is_some_and(|name| name.starts_with(scratch.process)) && belongs_to_this_user(around)
+    }) {
+        let _ = fs::remove_dir(around);
+    }
 }
 
 /// In a guard that leaves: if both its host and the launcher that has started it are dead, it removes that one's folder.
@@ -65,8 +83,7 @@ pub(crate) fn clear_up_after(host: u32) {
         .filter(|name| name.starts_with(scratch.launcher))
         .and_then(|name| name.rsplit('.').next()?.parse().ok());
     if launcher.is_some_and(has_ended) && belongs_to_this_user(&folder) {
-        // One of its other guards may be doing the same.
-        let _ = fs::remove_dir_all(&folder);
+        remove_launcher_folder(&folder);
     }
 }
 

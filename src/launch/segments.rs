@@ -20,6 +20,19 @@ pub(crate) fn unlink_segments() {
     }
 }
 
+/// Removes the name of a segment that a process may have left that was killed while it initialized MPI, if the name of its
+/// job, which had no other process, tells that.
+pub(crate) fn unlink_segments_of(job: &str) {
+    for prefix in Family::of_this_process().map_or(&[][..], |family| family.segments_of_job) {
+        let _ = fs::remove_file(format!("{FOLDER}{prefix}{:x}_0", hash(job.as_bytes())));
+    }
+}
+
+/// FNV-1a, by which MPICH names them.
+fn hash(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(2_166_136_261, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(16_777_619))
+}
+
 fn ours<'a>(maps: &'a str, prefixes: &'a [&str]) -> impl Iterator<Item = &'a str> {
     let is_ours = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
     mapped_files(maps).filter(move |path| path.strip_prefix(FOLDER).is_some_and(is_ours))
@@ -27,7 +40,13 @@ fn ours<'a>(maps: &'a str, prefixes: &'a [&str]) -> impl Iterator<Item = &'a str
 
 #[cfg(test)]
 mod tests {
-    use super::ours;
+    use super::{hash, ours};
+
+    #[test]
+    fn names_are_hashed_as_the_library_does() {
+        assert_eq!(hash(b""), 0x811c_9dc5);
+        assert_eq!(hash(b"foobar"), 0xbf9c_f968);
+    }
 
     #[test]
     fn only_segments_of_the_mpi_are_found() {

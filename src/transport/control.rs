@@ -41,8 +41,6 @@ const TELL_ROOM: usize = WINDOW / 4;
 /// What is told of a guard's worker.
 #[derive(Debug)]
 pub(crate) enum Notice {
-    /// It was started ahead of its spawn, and waits for that.
-    Waits,
     /// It passed `MPI_Init`.
     Ready,
     /// It ended, or its guard did.
@@ -241,13 +239,15 @@ impl Control {
         self.state.guards().last_death.is_some_and(|death| death.elapsed() < time)
     }
 
-    /// `MPI_Comm_spawn` has returned, with a worker or with a guard in its place.
-    pub(crate) fn note_spawned(&self, ticket: Ticket) {
+    /// `MPI_Comm_spawn` has returned: with a worker, or with a guard in its place, or with an error.
+    pub(crate) fn note_spawned(&self, ticket: Ticket, is_there: bool) {
         if let Some(expected) = self.state.guards().expected.get_mut(&ticket) {
             expected.deadline = None;
             expected.awaited = None;
             expected.jam = None;
-            expected.say(&ToGuard::Spawned);
+            if is_there {
+                expected.say(&ToGuard::Spawned);
+            }
         }
     }
 

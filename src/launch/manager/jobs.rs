@@ -2,11 +2,10 @@
 //! out; pure, as the protocol is.
 //!
 //! A job is what one spawn has started. It is one process as a rule, a guard that speaks for its worker too; the
-//! host's own code may spawn others. Three things differ from hydra. A spawn is answered not when its processes have been
-//! started but when the first of them asks for the port of its parent: until then it fails, in order, if one of them
-//! ends. Whoever ends otherwise than in order takes its own job along, and nobody else. And a process may be started
-//! ahead of its spawn: it asks for the port of a parent that has not spawned it yet, waits for the answer, and the
-//! host, which is told, need not wait in its spawn for what takes long.
+//! host's own code may spawn others. Two things differ from hydra, and both make a spawn safer. A spawn is answered not
+//! when its processes have been started but when the first of them asks for the port of its parent: until then it
+//! fails, in order, if one of them ends. And whoever ends otherwise than in order takes its own job along, and nobody
+//! else.
 
 use std::collections::BTreeMap;
 
@@ -22,11 +21,15 @@ pub(super) struct Member(pub(super) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct JobId(u32);
 
+/// A job that this process has ordered itself, without its MPI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct OrderId(pub(super) u64);
+
 /// The most keys in the store of a job.
 const VALUES_MAX: usize = 4096;
 
 /// The key that MPICH puts its port under, for those whom it spawns.
-const PARENT_PORT: &[u8] = b"PARENT_ROOT_PORT_NAME";
+pub(super) const PARENT_PORT: &[u8] = b"PARENT_ROOT_PORT_NAME";
 /// Which processes of a job share a machine: all of them.
 const MAPPING: &[u8] = b"PMI_process_mapping";
 /// Where the library finds what hydra knows of the machine: nowhere.
@@ -41,9 +44,9 @@ pub(crate) const NOT_AWAITED: &str = "offshoot_not_awaited";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Say(Member, Vec<u8>),
+    /// Whether what was ordered is about to meet its parent.
+    Tell(OrderId, bool),
     Start(Start),
-    /// Tell whoever had it started that it waits for its spawn.
-    Waits(Member),
     /// It is to end, whatever it does.
     Kill(Member),
 }
@@ -81,21 +84,19 @@ struct Part {
 struct Job {
     size: u32,
     values: FxHashMap<Vec<u8>, Vec<u8>>,
-    /// Who has spawned it; nobody has the host.
-    parent: Option<Member>,
-    /// What its parent was told, once it was: whether it is there.
+    asker: Asker,
+    /// What that was told, once it was: whether it is there.
     answer: Option<bool>,
-    /// It was started ahead of its spawn, which is still to come.
-    ahead: Option<Ahead>,
 }
 
-/// A job that waits for its spawn.
-#[derive(Debug)]
-struct Ahead {
-    /// By which the spawn is known.
-    arguments: Vec<Vec<u8>>,
-    /// Who waits for the port of its parent, if that was asked for.
-    asker: Option<Member>,
+/// Who has a job started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// It is the host's own.
+    Nobody,
+    /// A process, through its MPI.
+    Member(Member),
+    Order(OrderId),
 }
 
 impl Jobs {
@@ -109,8 +110,12 @@ impl Jobs {
             members_ever: 0,
             jobs_ever: 0,
         };
-        let values = FxHashMap::default();
-        let job = jobs.add_job(Job { size: 1, values, parent: None, answer: Some(true), ahead: None });
+        let job = jobs.add_job(Job {
+            size: 1,
+            values: FxHashMap::default(),
+            asker: Asker::Nobody,
+            answer: Some(true),
+        });
         let host = jobs.add_member(job);
         (jobs, host)
     }
@@ -132,9 +137,9 @@ impl Jobs {
             }
             Request::Maxes => Answer::Maxes,
             Request::UniverseSize => Answer::UniverseSize(self.universe_size),
-            Request::AppNumber => Answer::AppNumber(self.jobs[&job].parent.map(|_| 0)),
+            Request::AppNumber => Answer::AppNumber((self.jobs[&job].asker != Asker::Nobody).then_some(0)),
             Request::Name => {
-                let name = format!("{}_{}", self.prefix, job.0);
+                let name = self.name(job);
                 return steps.push(Step::Say(member, Answer::Name(&name).encode()));
             }
             Request::Put { key, value } => Answer::Put(self.put(job, key, value)),
@@ -143,7 +148,7 @@ impl Jobs {
                 part.in_barrier = true;
                 return self.open_barrier(job, steps);
             }
-            Request::Spawn(spawn) => return self.spawn(member, spawn, steps),
+            Request::Spawn(spawn) => return self.spawn(Asker::Member(member), spawn, steps),
             Request::Finalize => {
                 part.has_finalized = true;
                 Answer::Finalized
@@ -159,10 +164,15 @@ impl Jobs {
         steps.push(Step::Say(member, answer.encode()));
     }
 
+    /// This process wants a job, and meets it by itself.
+    pub(super) fn order(&mut self, order: OrderId, spawn: Spawn, steps: &mut Vec<Step>) {
+        self.spawn(Asker::Order(order), spawn, steps);
+    }
+
     /// A process has ended, or could not be started.
     pub(super) fn note_end(&mut self, member: Member, steps: &mut Vec<Step>) {
         let Some(part) = self.members.remove(&member) else { return };
-        self.answer_parent(part.job, false, steps);
+        self.answer_asker(part.job, false, steps);
         if !part.has_finalized {
             self.end_job(part.job, None, steps);
         }
@@ -173,12 +183,21 @@ impl Jobs {
         let orphans: Vec<JobId> = self
             .jobs
             .iter()
-            .filter(|(_, job)| job.parent == Some(member) && job.answer.is_none())
+            .filter(|(_, job)| job.asker == Asker::Member(member) && job.answer.is_none())
             .map(|(id, _)| *id)
             .collect();
         for orphan in orphans {
             self.end_job(orphan, None, steps);
         }
+    }
+
+    /// The name of a process's job, if it has not said goodbye.
+    pub(super) fn name_of_unfinished(&self, member: Member) -> Option<String> {
+        self.members.get(&member).filter(|part| !part.has_finalized).map(|part| self.name(part.job))
+    }
+
+    fn name(&self, job: JobId) -> String {
+        format!("{}_{}", self.prefix, job.0)
     }
 
     fn put(&mut self, job: JobId, key: Vec<u8>, value: Vec<u8>) -> bool {
@@ -192,18 +211,10 @@ impl Jobs {
 
     fn get(&mut self, member: Member, job: JobId, key: &[u8], steps: &mut Vec<Step>) {
         if key == PARENT_PORT {
-            if let Some(ahead) = &mut self.job(job).ahead {
-                ahead.asker = Some(member);
-                return steps.push(Step::Waits(member));
-            }
             // From now on they meet in MPI.
-            self.answer_parent(job, true, steps);
+            self.answer_asker(job, true, steps);
         }
-        let Job { size, values, answer, ahead, .. } = self.job(job);
-        if let Some(ahead) = ahead.as_mut().filter(|_| key == IS_AWAITED.as_bytes()) {
-            // Its guard asks, because it is dead. A spawn that comes now is to fail at the guard's end.
-            ahead.asker = None;
-        }
+        let Job { size, values, answer, .. } = self.job(job);
         let mapping = format!("(vector,(0,1,{size}))");
         let value = match key {
             MAPPING => Some(mapping.as_bytes()),
@@ -226,17 +237,10 @@ impl Jobs {
         self.members.values_mut().filter(|part| part.job == job).for_each(|part| part.in_barrier = false);
     }
 
-    fn spawn(&mut self, parent: Member, spawn: Spawn, steps: &mut Vec<Step>) {
+    fn spawn(&mut self, asker: Asker, spawn: Spawn, steps: &mut Vec<Step>) {
         let size = spawn.size();
         let values = spawn.values.into_iter().take(VALUES_MAX).collect();
-        if let [command] = &spawn.commands[..]
-            && let Some((&id, job)) = self.jobs.iter_mut().find(|(_, job)| job.is_for(parent, command))
-        {
-            job.values.extend(values);
-            let asker = job.ahead.take().and_then(|ahead| ahead.asker);
-            return asker.into_iter().for_each(|asker| self.get(asker, id, PARENT_PORT, steps));
-        }
-        let job = self.add_job(Job { size, values, parent: Some(parent), answer: None, ahead: None });
+        let job = self.add_job(Job { size, values, asker, answer: None });
         let commands = spawn.commands.into_iter();
         let all = commands.flat_map(|command| std::iter::repeat_n(command.clone(), command.count as usize));
         for (rank, command) in (0..).zip(all) {
@@ -245,23 +249,16 @@ impl Jobs {
         }
     }
 
-    /// Starts a process that its parent will spawn later, with the same arguments.
-    pub(super) fn start_ahead(&mut self, parent: Member, command: Command, steps: &mut Vec<Step>) -> Member {
-        let ahead = Some(Ahead { arguments: command.arguments.clone(), asker: None });
-        let values = FxHashMap::default();
-        let job = self.add_job(Job { size: 1, values, parent: Some(parent), answer: None, ahead });
-        let member = self.add_member(job);
-        steps.push(Step::Start(Start { member, rank: 0, size: 1, command }));
-        member
-    }
-
-    /// Tells who has spawned a job whether it is there, if that has not been said.
-    fn answer_parent(&mut self, job: JobId, is_there: bool, steps: &mut Vec<Step>) {
-        let is_asked = |job: &&mut Job| job.answer.is_none() && job.ahead.is_none();
-        let Some(job) = self.jobs.get_mut(&job).filter(is_asked) else { return };
+    /// Tells who has a job started whether it is there, if that has not been said.
+    fn answer_asker(&mut self, job: JobId, is_there: bool, steps: &mut Vec<Step>) {
+        let Some(job) = self.jobs.get_mut(&job).filter(|job| job.answer.is_none()) else { return };
         job.answer = Some(is_there);
-        if let Some(parent) = job.parent {
-            steps.push(Step::Say(parent, Answer::Spawned(job.size, is_there).encode()));
+        match job.asker {
+            Asker::Nobody => {}
+            Asker::Member(parent) => {
+                steps.push(Step::Say(parent, Answer::Spawned(job.size, is_there).encode()));
+            }
+            Asker::Order(order) => steps.push(Step::Tell(order, is_there)),
         }
     }
 
@@ -287,13 +284,5 @@ impl Jobs {
         self.members_ever += 1;
         self.members.insert(member, Part { job, has_finalized: false, in_barrier: false });
         member
-    }
-}
-
-impl Job {
-    /// Whether this spawn is the one that it was started ahead of.
-    fn is_for(&self, parent: Member, command: &Command) -> bool {
-        let is_same = |ahead: &Ahead| ahead.arguments == command.arguments;
-        self.parent == Some(parent) && self.ahead.as_ref().is_some_and(is_same)
     }
 }

@@ -7,13 +7,18 @@
 //! runs, and nobody but the pool hears of the death of a worker or of a guard. Over several hosts, in jobs of `mpiexec`, and where
 //! the host has initialized MPI itself, it is hydra as before.
 //!
+//! A spawn of MPICH's is three steps: a port is opened, the process manager starts a process that finds the name of that
+//! port, and both meet there. The library makes all of them in one call, which returns when the last is done, or never, if
+//! the process dies in it. So the host has its workers started without it (`orders`), and goes on until one of them has come
+//! so far that it asks for the name.
+//!
 //! The library looks for `PMI_FD` in the environment of the process, in `MPI_Init` only. It is there during that call:
 //! programs that the host starts at other times would take it for theirs.
 
 mod jobs;
+mod orders;
 mod protocol;
 mod server;
-mod starter;
 #[cfg(test)]
 mod tests;
 
@@ -30,9 +35,8 @@ use super::preflight::Job;
 use crate::finding::Finding;
 use crate::process::PassingVariables;
 pub(crate) use jobs::{AWAITED, IS_AWAITED, NOT_AWAITED};
+pub(crate) use orders::{Office, Wanted};
 use server::Server;
-use starter::Orders;
-pub(crate) use starter::{Order, Standing, Starter};
 
 /// Chooses the process manager: `own`, or `hydra`.
 const CHOICE_VARIABLE: &str = "OFFSHOOT_PROCESS_MANAGER";
@@ -137,7 +141,7 @@ pub(super) fn prepare() {
 pub(crate) struct Manager {
     variables: PassingVariables,
     is_heard: Arc<AtomicBool>,
-    starter: Starter,
+    office: Office,
 }
 
 /// Starts a process manager for this process. MPI has not been initialized yet.
@@ -145,19 +149,18 @@ pub(crate) fn serve() -> std::io::Result<Manager> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let is_heard = Arc::new(AtomicBool::new(false));
-    let (starter, orders) = Orders::new()?;
-    let server = Server::new(ours, orders, Arc::clone(&is_heard));
+    let (office, inbox) = orders::open()?;
+    let server = Server::new(ours, inbox, Arc::clone(&is_heard));
     thread::Builder::new().name("offshoot PMI".to_owned()).spawn(move || server.run())?;
     // It is the library's for as long as the process lives.
     let variables = PassingVariables::show(FD_VARIABLE, theirs.into_raw_fd())?;
-    Ok(Manager { variables, is_heard, starter })
+    Ok(Manager { variables, is_heard, office })
 }
 
 impl Manager {
-    /// MPI has been initialized, and has seen what it had to see. If it speaks with this manager, processes may be
-    /// started ahead of their spawns.
-    pub(crate) fn settle(self) -> Option<Starter> {
+    /// MPI has been initialized, and has seen what it had to see. Where to order workers, if it speaks with this manager.
+    pub(crate) fn settle(self) -> Option<Office> {
         drop(self.variables);
-        self.is_heard.load(Ordering::Relaxed).then_some(self.starter)
+        self.is_heard.load(Ordering::Relaxed).then_some(self.office)
     }
 }

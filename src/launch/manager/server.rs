@@ -18,22 +18,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags};
 
-use super::jobs::{Jobs, Member, Start, Step};
+use super::jobs::{Jobs, Member, OrderId, Start, Step};
+use super::orders::{Inbox, Order, Tell};
 use super::protocol::Splitter;
-use super::starter::{Orders, Report, Standing};
 use super::{FD_VARIABLE, RANK_VARIABLE, SIZE_VARIABLE, SPAWNED_VARIABLE};
 use crate::launch::hosts::own_name;
 use crate::launch::record::is_guard;
+use crate::launch::segments::unlink_segments_of;
 use crate::launch::transport::host_only_variables;
 use crate::process;
 
 pub(super) struct Server {
     jobs: Jobs,
-    host: Member,
     peers: BTreeMap<Member, Peer>,
-    /// Processes that the host has started ahead, and whom to tell of them.
-    orders: Orders,
-    reports: BTreeMap<Member, Report>,
+    /// What this process wants, beside what its MPI does.
+    inbox: Inbox,
+    orders_ever: u64,
+    /// Who is to be told of what was ordered.
+    listeners: BTreeMap<OrderId, Tell>,
     /// Whether the host's MPI has said anything.
     is_heard: Arc<AtomicBool>,
 }
@@ -56,11 +58,12 @@ struct Running {
 
 impl Server {
     /// A manager of a host that has the other end of this socket.
-    pub(super) fn new(socket: UnixStream, orders: Orders, is_heard: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(host: UnixStream, inbox: Inbox, is_heard: Arc<AtomicBool>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        let (jobs, host) = Jobs::new(std::process::id(), u32::try_from(cores).unwrap_or(1));
-        let peer = Peer { socket: Some(socket), splitter: Splitter::default(), process: None };
-        Self { jobs, host, peers: BTreeMap::from([(host, peer)]), orders, reports: BTreeMap::new(), is_heard }
+        let (jobs, member) = Jobs::new(std::process::id(), u32::try_from(cores).unwrap_or(1));
+        let peer = Peer { socket: Some(host), splitter: Splitter::default(), process: None };
+        let (peers, listeners) = (BTreeMap::from([(member, peer)]), BTreeMap::new());
+        Self { jobs, peers, inbox, orders_ever: 0, listeners, is_heard }
     }
 
     pub(super) fn run(mut self) {
@@ -73,14 +76,19 @@ impl Server {
             for member in ended {
                 self.bury(member);
             }
-            while let Some(order) = self.orders.take() {
-                let (command, report) = order.into_command();
-                let mut steps = Vec::new();
-                let member = self.jobs.start_ahead(self.host, command, &mut steps);
-                self.reports.insert(member, report);
-                self.perform(steps);
+            for order in self.inbox.take() {
+                self.accept(order);
             }
         }
+    }
+
+    fn accept(&mut self, order: Order) {
+        let id = OrderId(self.orders_ever);
+        self.orders_ever += 1;
+        self.listeners.insert(id, order.tell);
+        let mut steps = Vec::new();
+        self.jobs.order(id, order.spawn, &mut steps);
+        self.perform(steps);
     }
 
     /// Sleeps until somebody says something or has ended. Who that is, of both kinds.
@@ -93,8 +101,11 @@ impl Server {
             .iter()
             .filter_map(|(member, peer)| Some((*member, peer.process.as_ref()?.end.as_fd())));
         let all: Vec<(Member, BorrowedFd<'_>)> = sockets.iter().copied().chain(ends).collect();
-        let bell = self.orders.bell();
-        let mut fds: Vec<PollFd<'_>> = (all.iter().map(|(_, fd)| *fd).chain([bell]))
+        let bell = std::iter::once(self.inbox.bell());
+        let mut fds: Vec<PollFd<'_>> = all
+            .iter()
+            .map(|(_, fd)| *fd)
+            .chain(bell)
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         if poll(&mut fds, None).is_err() {
@@ -147,11 +158,14 @@ impl Server {
     fn bury(&mut self, member: Member) {
         // What it said last may still lie there; its worker, if it is a guard, may speak no more either.
         self.read(member);
-        self.reports.remove(&member);
         let Some(mut peer) = self.peers.remove(&member) else { return };
         if let Some(running) = &mut peer.process {
             // Somebody else in this process may have waited for it: then it has ended all the same.
             let _ = running.child.try_wait();
+        }
+        if let Some(job) = self.jobs.name_of_unfinished(member) {
+            // A guard that was killed has seen to nothing.
+            unlink_segments_of(&job);
         }
         let mut steps = Vec::new();
         self.jobs.note_end(member, &mut steps);
@@ -163,8 +177,10 @@ impl Server {
         while let Some(step) = waiting.pop_front() {
             match step {
                 Step::Say(member, answer) => self.say(member, &answer),
-                Step::Waits(member) => {
-                    self.reports.remove(&member).into_iter().for_each(|report| report(Standing::Waits));
+                Step::Tell(order, is_there) => {
+                    if let Some(tell) = self.listeners.remove(&order) {
+                        tell(is_there);
+                    }
                 }
                 Step::Kill(member) => {
                     let process = self.peers.get_mut(&member).and_then(|peer| peer.process.as_mut());
@@ -180,9 +196,6 @@ impl Server {
                         Err(error) => {
                             let name = String::from_utf8_lossy(&start.command.executable).into_owned();
                             tracing::warn!("`{name}` could not be started: {error}");
-                            if let Some(report) = self.reports.remove(&member) {
-                                report(Standing::NotStarted(error.to_string()));
-                            }
                             let mut more = Vec::new();
                             self.jobs.note_end(member, &mut more);
                             waiting.extend(more);

@@ -1,19 +1,22 @@
 //! The language with what MPICH really sends, and with nonsense; the books with scenarios; the server with an MPI that
 //! is a test, and with real processes.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::jobs::{AWAITED, IS_AWAITED, Jobs, Member, NOT_AWAITED, Start, Step};
+use super::jobs::{AWAITED, IS_AWAITED, Jobs, Member, NOT_AWAITED, OrderId, Start, Step};
+use super::orders::{self, Office, Wanted};
 use super::protocol::{Command, Request, Spawn, Splitter};
 use super::server::Server;
-use super::starter::{Order, Orders, Standing, Starter};
 
 /// What MPICH 5.0.2 writes for a spawn.
 const SPAWN: &str = "mcmd=spawn\nnprocs=1\nexecname=/bin/worker\ntotspawns=1\nspawnssofar=1\nargcnt=2\narg1=--flag\narg2=a b=c\n\
@@ -263,84 +266,40 @@ fn a_host_is_told_what_a_plain_process_is() {
 }
 
 #[test]
-fn what_was_started_ahead_waits_for_its_spawn() {
+fn who_has_ordered_a_process_is_told_once() {
     let mut books = Books::new();
-    let host = books.host;
-    let Request::Spawn(spawn) = &heard(SPAWN)[0] else { panic!("it is a spawn") };
-    let mut steps = Vec::new();
-    let [ahead, other] = ["a b=c", "another"].map(|last| {
-        let arguments = vec![b"--flag".to_vec(), last.as_bytes().to_vec()];
-        books.jobs.start_ahead(host, Command { arguments, ..spawn.commands[0].clone() }, &mut steps)
-    });
-    assert!(matches!(&steps[..], [Step::Start(one), Step::Start(_)] if one.member == ahead && one.size == 1));
-    assert_eq!(books.hear(ahead, GET_PARENT), [Step::Waits(ahead)], "who asks waits for the answer");
-    assert_eq!(books.hear(other, GET_PARENT), [Step::Waits(other)]);
-    let question = format!("cmd=get kvsname=x key={IS_AWAITED}\n");
-    let not_awaited = format!("cmd=get_result rc=0 msg=success found=TRUE value={NOT_AWAITED}");
-    assert_eq!(books.hear(ahead, &question), [say(ahead, &not_awaited)]);
-    assert_eq!(books.end(other), [], "the host is not told of what it has not spawned");
-    // The guard had asked because its worker is dead; but that one was not.
-    assert_eq!(books.hear(ahead, GET_PARENT), [Step::Waits(ahead)]);
-    let there = say(host, "cmd=spawn_result rc=0 errcodes=0");
-    assert_eq!(books.hear(host, SPAWN), [there, say(ahead, PORT)], "nothing else is started");
-    assert_eq!(books.end(ahead), []);
-}
-
-/// Its guard has been told that nobody waits for it, and leaves.
-#[test]
-fn who_died_while_it_waited_for_its_spawn_is_not_spawned() {
-    let mut books = Books::new();
-    let host = books.host;
-    let Request::Spawn(spawn) = &heard(SPAWN)[0] else { panic!("it is a spawn") };
-    let guard = books.jobs.start_ahead(host, spawn.commands[0].clone(), &mut Vec::new());
-    assert_eq!(books.hear(guard, GET_PARENT), [Step::Waits(guard)]);
-    let question = format!("cmd=get kvsname=x key={IS_AWAITED}\n");
-    assert_eq!(books.hear(guard, &question).len(), 1);
-    assert_eq!(books.hear(host, SPAWN), [], "it is not there any more");
-    assert_eq!(books.end(guard), [say(host, "cmd=spawn_result rc=0 errcodes=1")]);
-}
-
-#[test]
-fn a_spawn_may_come_before_the_question() {
-    let mut books = Books::new();
-    let host = books.host;
-    let Request::Spawn(spawn) = &heard(SPAWN)[0] else { panic!("it is a spawn") };
-    let command = spawn.commands[0].clone();
-    let guard = books.jobs.start_ahead(host, command.clone(), &mut Vec::new());
-    assert_eq!(books.hear(host, SPAWN), []);
-    let there = say(host, "cmd=spawn_result rc=0 errcodes=0");
-    assert_eq!(books.hear(guard, GET_PARENT), [there, say(guard, PORT)]);
-    let dead = books.jobs.start_ahead(host, command, &mut Vec::new());
-    assert_eq!(books.hear(host, SPAWN), []);
-    assert_eq!(books.end(dead), [say(host, "cmd=spawn_result rc=0 errcodes=1")]);
-    assert_eq!(books.spawn(1).len(), 1, "a spawn for which nothing was started starts something");
+    let mut order = |number: u64| {
+        let Some(Request::Spawn(spawn)) = heard(SPAWN).pop() else { panic!("it is a spawn") };
+        let mut steps = Vec::new();
+        books.jobs.order(OrderId(number), spawn, &mut steps);
+        let [Step::Start(Start { member, size: 1, .. })] = steps[..] else { panic!("{steps:?}") };
+        member
+    };
+    let (comes, ends) = (order(1), order(2));
+    assert_eq!(
+        books.hear(comes, "cmd=get_appnum\n"),
+        [say(comes, "cmd=appnum rc=0 appnum=0")],
+        "it was spawned"
+    );
+    assert_eq!(books.hear(comes, GET_PARENT), [Step::Tell(OrderId(1), true), say(comes, PORT)]);
+    assert_eq!(books.end(comes), []);
+    assert_eq!(books.end(ends), [Step::Tell(OrderId(2), false)]);
 }
 
 /// A server, and the end that an MPI would have.
 fn serve() -> BufReader<UnixStream> {
-    serve_with_starter().0
+    serve_both().0
 }
 
-fn serve_with_starter() -> (BufReader<UnixStream>, Starter) {
-    let (starter, orders) = Orders::new().expect("there are descriptors");
+/// And where the rest of the process orders.
+fn serve_both() -> (BufReader<UnixStream>, Office) {
     let (ours, theirs) = UnixStream::pair().expect("there are sockets");
     ours.set_nonblocking(true).expect("it is ours");
     theirs.set_read_timeout(Some(Duration::from_secs(20))).expect("it is ours");
-    let server = Server::new(ours, orders, Arc::new(AtomicBool::new(false)));
+    let (office, inbox) = orders::open().expect("there are descriptors");
+    let server = Server::new(ours, inbox, Arc::new(AtomicBool::new(false)));
     thread::spawn(move || server.run());
-    (BufReader::new(theirs), starter)
-}
-
-/// Has something started ahead, and waits for what is said of it.
-fn start_ahead(starter: &Starter, executable: &str, arguments: &[&str]) -> Option<Standing> {
-    let (report, told) = crossbeam_channel::bounded(1);
-    starter.start(Order {
-        executable: executable.into(),
-        arguments: arguments.iter().map(Into::into).collect(),
-        directory: "/".into(),
-        report: Box::new(move |standing| drop(report.send(standing))),
-    });
-    told.recv_timeout(Duration::from_secs(20)).ok()
+    (BufReader::new(theirs), office)
 }
 
 fn ask(mpi: &mut BufReader<UnixStream>, request: &str) -> String {
@@ -399,13 +358,28 @@ fn a_process_that_talks_nonsense_is_not_heard_any_more() {
 }
 
 #[test]
-fn a_process_is_started_ahead_and_spawned_later() {
-    let (mut mpi, starter) = serve_with_starter();
-    let missing = start_ahead(&starter, "/nowhere/worker", &[]);
-    assert!(matches!(missing, Some(Standing::NotStarted(_))), "{missing:?}");
-    let asks = "echo cmd=get key=PARENT_ROOT_PORT_NAME >&$PMI_FD; read -r -u $PMI_FD line; \
-                [[ $line = *value=port ]] && echo cmd=finalize >&$PMI_FD";
-    assert_eq!(start_ahead(&starter, "bash", &["-c", asks]), Some(Standing::Waits));
-    assert_eq!(ask(&mut mpi, &spawn_of("bash", &["-c", asks])), THERE);
-    assert_eq!(start_ahead(&starter, "true", &["x"]), None, "its end is its guard's news, if it has one");
+fn what_is_ordered_finds_its_port_and_its_end_is_told() {
+    let (mut mpi, office) = serve_both();
+    let order = |script: &str| {
+        let (tell, told) = mpsc::channel();
+        let arguments = vec![&b"-c"[..], script.as_bytes()];
+        let wanted = Wanted { executable: b"bash", arguments, info: vec![(b"wdir", b"/")] };
+        office.order(&wanted, b"harbour", move |is_coming| tell.send(is_coming).expect("it is waited for"));
+        told
+    };
+    let folder = tempfile::tempdir().expect("there is room for temporary files");
+    let pipe = folder.path().join("pipe");
+    assert!(process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success()));
+    let comes = format!(
+        "echo cmd=get key=PARENT_ROOT_PORT_NAME >&$PMI_FD; read -r -u $PMI_FD line; \
+         echo $PMI_RANK$PMI_SIZE$PMI_SPAWNED $PWD $line >{}; echo cmd=finalize >&$PMI_FD",
+        pipe.display()
+    );
+    let patience = Duration::from_secs(20);
+    let (first, second) = (order(&comes), order("exit 3"));
+    assert_eq!(first.recv_timeout(patience), Ok(true));
+    assert_eq!(second.recv_timeout(patience), Ok(false));
+    let found = fs::read_to_string(&pipe).expect("it writes");
+    assert_eq!(found, "011 / cmd=get_result rc=0 msg=success found=TRUE value=harbour\n");
+    assert_eq!(ask(&mut mpi, "cmd=finalize\n"), "cmd=finalize_ack rc=0\n", "it goes on");
 }

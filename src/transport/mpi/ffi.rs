@@ -147,22 +147,105 @@ pub(crate) fn unpublish(service: &CStr, port: &CStr) -> Result<(), MpiError> {
     })
 }
 
-/// The name of a port of this process (MPI-4.1 §11.9.1), which is closed again.
+/// The name of a port of this process, which is closed again.
 pub(crate) fn port_name() -> Result<String, MpiError> {
-    on_mpi_thread();
-    let mut name = [0 as c_char; ffi::MPI_MAX_PORT_NAME as usize + 1];
-    // SAFETY: the buffer has MPI_MAX_PORT_NAME characters, as MPI-4.1 §11.9.1 asks, and the last byte is ours.
-    check("MPI_Open_port", unsafe { ffi::MPI_Open_port(ffi::RSMPI_INFO_NULL, name.as_mut_ptr()) })?;
-    // SAFETY: it is the name of an open port; a terminated string.
-    check("MPI_Close_port", unsafe { ffi::MPI_Close_port(name.as_ptr()) })?;
-    // SAFETY: as above.
-    Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
+    let port = Port::open()?;
+    let name = port.name().to_string_lossy().into_owned();
+    port.close()?;
+    Ok(name)
+}
+
+/// A port of this process (MPI-4.1 §11.9.1), open until it is closed.
+pub(crate) struct Port {
+    name: [c_char; ffi::MPI_MAX_PORT_NAME as usize + 1],
+    _here: PhantomData<*const ()>,
+}
+
+impl Port {
+    pub(crate) fn open() -> Result<Self, MpiError> {
+        on_mpi_thread();
+        let mut name = [0 as c_char; ffi::MPI_MAX_PORT_NAME as usize + 1];
+        // SAFETY: the buffer has MPI_MAX_PORT_NAME characters, as MPI-4.1 §11.9.1 asks, and the last byte is ours.
+        check("MPI_Open_port", unsafe { ffi::MPI_Open_port(ffi::RSMPI_INFO_NULL, name.as_mut_ptr()) })?;
+        Ok(Self { name, _here: PhantomData })
+    }
+
+    pub(crate) fn name(&self) -> &CStr {
+        // SAFETY: the library has written a terminated string there, or our own last byte ends it.
+        unsafe { CStr::from_ptr(self.name.as_ptr()) }
+    }
+
+    /// From now on the library may give its number to another one.
+    pub(crate) fn close(self) -> Result<(), MpiError> {
+        on_mpi_thread();
+        // SAFETY: it is the name of an open port; a terminated string.
+        check("MPI_Close_port", unsafe { ffi::MPI_Close_port(self.name.as_ptr()) })
+    }
 }
 
 /// What PMIx calls the loss of the connection to its server, and what says that an event needs nobody else's care
 /// (PMIx standard 4.1, §3.1.1 and §9.1).
 const PMIX_ERR_LOST_CONNECTION: c_int = -61;
 const PMIX_EVENT_ACTION_COMPLETE: c_int = -334;
+
+/// How long a key of PMIx may be, its end included, and what it calls bytes (PMIx standard 4.1, §3.2 and §3.3).
+const PMIX_KEY_BYTES: usize = 512;
+const PMIX_BYTE_OBJECT: u16 = 27;
+
+/// A key and its value, as PMIx 3 and 4 have them (PMIx standard 4.1, §3.2.8 and §3.2.10).
+#[repr(C)]
+struct PmixInfo {
+    key: [u8; PMIX_KEY_BYTES],
+    flags: u32,
+    value: PmixValue,
+}
+
+/// The largest that may stand in one is two pointers and a character.
+#[repr(C)]
+struct PmixValue {
+    kind: u16,
+    bytes: *const u8,
+    length: usize,
+    _rest: usize,
+}
+
+/// A function of PMIx that this process has, if it has one of this name.
+fn pmix_function(name: &CStr) -> *mut c_void {
+    // SAFETY: a name that is looked for among the libraries that this process has.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    if !found.is_null() {
+        return found;
+    }
+    // MPI may have loaded it for itself alone.
+    // SAFETY: nothing is loaded that is not there already; the handle is kept for ever.
+    unsafe {
+        let library = libc::dlopen(c"libpmix.so.2".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+        if library.is_null() { ptr::null_mut() } else { libc::dlsym(library, name.as_ptr()) }
+    }
+}
+
+/// Publishes one byte under a name, which MPI cannot: `MPI_Publish_name` knows texts. Called beside the MPI thread, as
+/// `publish` is.
+pub(crate) fn publish_byte(name: &CStr) -> Result<(), String> {
+    type Publish = unsafe extern "C" fn(*const PmixInfo, usize) -> c_int;
+    let publish = pmix_function(c"PMIx_Publish");
+    if publish.is_null() {
+        return Err("this process has no PMIx of its own".to_owned());
+    }
+    let name = name.to_bytes();
+    let mut key = [0; PMIX_KEY_BYTES];
+    key.get_mut(..name.len()).ok_or("the name is too long")?.copy_from_slice(name);
+    if name.len() == PMIX_KEY_BYTES {
+        return Err("the name is too long".to_owned());
+    }
+    let byte = 0_u8;
+    let value = PmixValue { kind: PMIX_BYTE_OBJECT, bytes: &raw const byte, length: 1, _rest: 0 };
+    let info = PmixInfo { key, flags: 0, value };
+    // SAFETY: the PMIx standard (4.1, §6.2) gives the function of this name this signature. It only reads what it is given,
+    // and returns when that is published. MPI has initialized PMIx, which allows any thread to call it.
+    let status = unsafe { mem::transmute::<*mut c_void, Publish>(publish)(&raw const info, 1) };
+    if status == 0 { Ok(()) } else { Err(format!("PMIx_Publish failed with status {status}")) }
+}
 
 /// What a handler of PMIx events calls at its end: what came of it, results and what frees them, of which there are none
 /// here, and what the handler was given with it.
@@ -213,8 +296,7 @@ pub(crate) fn outlive_launcher() -> bool {
         *const c_void,
         *mut c_void,
     ) -> c_int;
-    // SAFETY: a name that is looked for among the libraries that this process has.
-    let register = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"PMIx_Register_event_handler".as_ptr()) };
+    let register = pmix_function(c"PMIx_Register_event_handler");
     if register.is_null() {
         return false;
     }
@@ -333,6 +415,19 @@ impl Comm {
         check(CALL, code)?;
         check(CALL, spawned)?;
         // SAFETY: both codes say that it succeeded.
+        Self::own(unsafe { raw.assume_init() })
+    }
+
+    /// Waits for one process that connects to this port, and returns the intercommunicator to it (MPI-4.1 §11.9.2).
+    pub(crate) fn accept(&self, port: &Port, info: &Info) -> Result<Self, MpiError> {
+        on_mpi_thread();
+        let mut raw = MaybeUninit::uninit();
+        // SAFETY: the name is that of an open port of ours, a terminated string which is only read; the communicator has one
+        // process, which is its root.
+        check("MPI_Comm_accept", unsafe {
+            ffi::MPI_Comm_accept(port.name.as_ptr(), info.raw, 0, self.raw, raw.as_mut_ptr())
+        })?;
+        // SAFETY: it succeeded.
         Self::own(unsafe { raw.assume_init() })
     }
 

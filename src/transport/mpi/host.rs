@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::ffi::{Comm, Completed, MpiError, Operations, Received};
 use super::places::Places;
 use super::spawner::Health;
-use super::starts::{Birth, GUARD_PATIENCE, Starts, Terms};
+use super::starts::{GUARD_PATIENCE, Newborn, Starts, Terms};
 use super::words::{describe, failure};
 use super::{Runtime, traffic};
 use crate::ids::WorkerId;
@@ -93,14 +93,14 @@ impl MpiTransport {
     }
 
     /// Has starts go on, and takes in what has come of them.
-    fn advance_starts(&mut self, mut births: Vec<Birth>, reports: &mut Vec<Report>) {
+    fn advance_starts(&mut self, mut births: Vec<Newborn>, reports: &mut Vec<Report>) {
         let is_silent = self.silent.is_some_and(|(_, since)| since.elapsed() < launch::greeting());
         let is_calm = !is_silent && !self.runtime.control().has_death_within(launch::spawn_pause());
         self.starts.advance(is_calm, &mut births);
         for birth in births {
             match birth {
-                Birth::Failed { worker, failure } => reports.push(Report::SpawnFailed { worker, failure }),
-                Birth::Come { worker, comm, ticket, bell, end } => {
+                Newborn::Failed { worker, failure } => reports.push(Report::SpawnFailed { worker, failure }),
+                Newborn::Come { worker, comm, ticket, bell, end } => {
                     self.tickets.insert(ticket, worker);
                     self.waiting.extend(end.map(|(ended, at)| (ticket, Notice::Ended(ended, at))));
                     let (outbox, inbox) = (Outbox::new(self.flow), Inbox::new(self.flow));
@@ -115,7 +115,7 @@ impl MpiTransport {
     }
 
     /// Takes in what the guards say.
-    fn hear_guards(&mut self, reports: &mut Vec<Report>) -> Vec<Birth> {
+    fn hear_guards(&mut self, reports: &mut Vec<Report>) -> Vec<Newborn> {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.extend(self.notices.try_iter());
         let mut births = Vec::new();
@@ -123,7 +123,7 @@ impl MpiTransport {
             let Some(notice) = self.starts.hear(ticket, notice, &mut births) else { continue };
             let Some(&worker) = self.tickets.get(&ticket) else { continue };
             match notice {
-                Notice::Ready | Notice::Waits => {}
+                Notice::Ready => {}
                 Notice::Ended(ended, at) if ended.stand_in => {
                     // The guard has initialized MPI in the worker's place, and is leaving.
                     self.starts.places.note_start(worker, false);

@@ -1,13 +1,15 @@
 //! Frames over MPI point-to-point, on intercommunicators that `MPI_Comm_spawn` made.
 //!
 //! `runtime` owns MPI in this process, `host` is the driver's end, `worker` the worker's, `traffic` what both do with
-//! messages. `starts` has workers started, by calls of its own or of `spawner`, the thread for that; `places` knows which
+//! messages. `starts` has workers started: by calls of its own, of `spawner`, the thread for that, or, where the process
+//! manager is ours, in the steps of `birth`; `places` knows which
 //! worker is on which host, `words` what to say of one that has ended. `ffi` has the checked calls, and is the only file that
 //! names `mpi::ffi`.
 //!
 //! Nothing here uses `COMM_WORLD`, and no receive blocks: messages are probed for, received into
 //! buffers of our own, and tested.
 
+mod birth;
 mod ffi;
 mod host;
 mod places;

@@ -14,7 +14,7 @@ use super::ffi::{self, Comm};
 use super::spawner::{Health, Spawner};
 use crate::containment::Containment;
 use crate::error::BuildError;
-use crate::launch::{self, Decoy, Launchers, Manager, ProcessManager, Starter};
+use crate::launch::{self, Decoy, Launchers, Manager, Office, ProcessManager};
 use crate::process;
 use crate::transport::bells::{Bells, Pair};
 use crate::transport::control::{Aid, Control};
@@ -50,8 +50,9 @@ pub(crate) fn facts() -> Option<Facts> {
 
 /// How a worker comes to be spawned.
 pub(super) struct Way {
-    /// Who starts it ahead of the call of `MPI_Comm_spawn`, if somebody does: it is called when the worker waits for it.
-    pub(super) starter: Option<Starter>,
+    /// Where it is ordered, if this process is its own process manager: then `MPI_Comm_spawn` is not called at all, and the
+    /// MPI thread meets the worker when that is about to connect.
+    pub(super) office: Option<Office>,
     /// The thread on which it is called, if not the MPI thread, which then does nothing else.
     pub(super) spawner: Option<Spawner>,
 }
@@ -96,8 +97,8 @@ impl Runtime {
         let own = (manager == ProcessManager::Own && !environment::is_initialized()).then(launch::serve);
         let own = own.transpose().map_err(|error| BuildError::System(error.to_string()))?;
         let ours = initialize(Threading::Multiple);
-        let starter = own.and_then(Manager::settle);
-        let manager = if starter.is_some() { ProcessManager::Own } else { ProcessManager::Launcher };
+        let office = own.and_then(Manager::settle);
+        let manager = if office.is_some() { ProcessManager::Own } else { ProcessManager::Launcher };
         let _ = MANAGER.set(manager);
         let provided = environment::threading_support();
         // An MPI of our own is used by this thread alone; one that the host uses too must allow both.
@@ -117,13 +118,14 @@ impl Runtime {
         let _ = THREAD_LEVEL.set(level(provided));
         let duplicate = || Comm::duplicate_self().map_err(|error| BuildError::Mpi(error.to_string()));
         let spawner = duplicate()?;
-        let spawner_thread = if launch::spawns_aside(manager) && provided >= Threading::Multiple {
+        let spawner_thread = if launch::spawns_aside() && office.is_none() && provided >= Threading::Multiple
+        {
             let thread = Spawner::start(duplicate()?, control.clone(), Arc::clone(&doorbell));
             Some(thread.map_err(|error| BuildError::System(error.to_string()))?)
         } else {
             None
         };
-        let way = Way { starter, spawner: spawner_thread };
+        let way = Way { office, spawner: spawner_thread };
         Ok(Self {
             spawner,
             way,
@@ -237,10 +239,15 @@ impl Runtime {
 /// Makes a spawn fail that waits for an answer of a worker that is dead, whichever it is. Called beside the MPI
 /// thread, which is in that spawn.
 fn answer_for_the_dead(port: &str) {
-    let Some((names, answer)) = launch::answers_of_nobody(port) else { return };
-    for name in names {
+    let Some(answers) = launch::answers_of_nobody(port) else { return };
+    let texts = answers.names.into_iter().map(|name| (name, Some(answers.answer)));
+    let numbers = answers.numbers.into_iter().map(|name| (name, None));
+    for (name, text) in texts.chain(numbers) {
         let name = CString::new(name).map_err(|error| error.to_string());
-        let published = name.and_then(|name| ffi::publish(&name, answer).map_err(|error| error.to_string()));
+        let published = name.and_then(|name| match text {
+            Some(text) => ffi::publish(&name, text).map_err(|error| error.to_string()),
+            None => ffi::publish_byte(&name),
+        });
         if let Err(error) = published {
             // The worker may have given this one itself before it died, and died over the next.
             tracing::debug!("an answer for a dead worker could not be given: {error}");

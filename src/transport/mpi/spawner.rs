@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::ffi::{self, Comm, Info, MpiError, Transferred};
 use crate::ids::WorkerId;
+use crate::launch;
 use crate::transport::control::Control;
 use crate::transport::pulse::Stopwatch;
 use crate::transport::{Call, Doorbell};
@@ -37,6 +38,15 @@ impl Wanted {
             info.set(key, value)?;
         }
         comm.spawn(&self.command, &self.arguments, &info)
+    }
+
+    /// As this process orders it from itself.
+    pub(super) fn as_order(&self) -> launch::Wanted<'_> {
+        launch::Wanted {
+            executable: self.command.as_bytes(),
+            arguments: self.arguments.iter().map(|argument| argument.as_bytes()).collect(),
+            info: self.info.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect(),
+        }
     }
 }
 
@@ -201,7 +211,7 @@ fn serve(comm: Transferred, inbox: &Receiver<Order>, state: &State, control: &Co
             break;
         }
         let spawned = wanted.spawn_from(&comm).map(Comm::hand_over).map_err(|error| error.to_string());
-        control.note_spawned(ticket);
+        control.note_spawned(ticket, spawned.is_ok());
         state.go(At::Rest);
         let has_come = spawned.is_ok();
         if outcomes.send(Outcome { worker, spawned }).is_err() {

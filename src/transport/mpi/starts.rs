@@ -1,12 +1,12 @@
 //! Workers on their way: from the order to the intercommunicator, or to the reason why there is none.
 //!
 //! How long `MPI_Comm_spawn` takes, and who waits for it, depends on the MPI ([`Way`](super::runtime::Way)). Whatever the way, a start
-//! ends here with one [`Birth`], and no start waits for another one's end except for its turn in the call.
+//! ends here with one [`Newborn`], and no start waits for another one's end except for its turn in the call.
 
 use std::collections::VecDeque;
 use std::env;
-use std::ffi::{CString, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustc_hash::FxHashMap;
 
 use super::Runtime;
+use super::birth::Birth;
 use super::ffi::Comm;
 use super::places::Places;
 use super::spawner::{Outcome, Wanted};
@@ -22,7 +23,7 @@ use super::words::failure;
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::finding::Finding;
 use crate::ids::WorkerId;
-use crate::launch::{self, Hints, Order, Program, Standing};
+use crate::launch::{self, Hints, Program};
 use crate::transport::Call;
 use crate::transport::bells::WorkerBell;
 use crate::transport::control::{Expectation, Notice, Whereabouts};
@@ -33,7 +34,7 @@ use crate::wire::control::{Ended, How, Ticket, Watch};
 pub(super) const GUARD_PATIENCE: Duration = Duration::from_millis(100);
 /// How much longer than a worker may take a spawn may, in which a guard ends that worker and stands in for it.
 const SPAWN_GRACE: Duration = Duration::from_secs(5);
-/// So many workers start ahead at once. More would only take each other's processor.
+/// So many workers start at once, where each is met when it has come so far. More would only take each other's processor.
 const AHEAD_MAX: usize = 16;
 /// A guard keeps no directory busy; it starts the worker in its own.
 const GUARD_DIRECTORY: &str = "/";
@@ -53,7 +54,7 @@ pub(crate) struct Terms {
 pub(super) type End = (Ended, Option<Whereabouts>);
 
 /// What a start has come to.
-pub(super) enum Birth {
+pub(super) enum Newborn {
     Come {
         worker: WorkerId,
         comm: Comm,
@@ -77,8 +78,6 @@ pub(super) struct Starts {
     waiting: VecDeque<(WorkerId, Program)>,
     begun: FxHashMap<WorkerId, Begun>,
     tickets: FxHashMap<Ticket, WorkerId>,
-    /// Those that were started ahead and wait for their spawn.
-    askers: VecDeque<WorkerId>,
     outcomes: Receiver<Outcome>,
     outcome: Sender<Outcome>,
     notify: Sender<(Ticket, Notice)>,
@@ -96,8 +95,8 @@ struct Begun {
 }
 
 enum Stage {
-    /// Its process starts, and MPI knows nothing of it yet.
-    Ahead,
+    /// It was ordered, and MPI knows nothing of it yet.
+    Ordered(Box<Birth>),
     /// `MPI_Comm_spawn` was called for it, or is about to be.
     Call,
     /// The call has failed, then and for this reason. Its guard may know a better one.
@@ -119,7 +118,6 @@ impl Starts {
             waiting: VecDeque::new(),
             begun: FxHashMap::default(),
             tickets: FxHashMap::default(),
-            askers: VecDeque::new(),
             outcomes,
             outcome,
             notify,
@@ -133,18 +131,17 @@ impl Starts {
     /// Whether more has to be done that nobody rings for.
     pub(super) fn is_pending(&self) -> bool {
         let is_failed = |begun: &Begun| matches!(begun.stage, Stage::Failed(..));
-        !self.askers.is_empty()
-            || !self.waiting.is_empty() && self.has_room()
-            || self.begun.values().any(is_failed)
+        !self.waiting.is_empty() && self.has_room() || self.begun.values().any(is_failed)
     }
 
     pub(super) fn has_arrived(&self) -> bool {
-        !self.outcomes.is_empty()
+        let has_news = |begun: &Begun| matches!(&begun.stage, Stage::Ordered(birth) if birth.has_news());
+        !self.outcomes.is_empty() || self.begun.values().any(has_news)
     }
 
     /// Gives up what MPI knows nothing of yet, and says whose starts that were.
     pub(super) fn cancel(&mut self) -> Vec<WorkerId> {
-        let is_ahead = |(_, begun): &(&WorkerId, &Begun)| matches!(begun.stage, Stage::Ahead);
+        let is_ahead = |(_, begun): &(&WorkerId, &Begun)| matches!(begun.stage, Stage::Ordered(_));
         let ahead: Vec<WorkerId> = self.begun.iter().filter(is_ahead).map(|(&worker, _)| worker).collect();
         ahead.iter().for_each(|&worker| self.abandon(worker));
         self.waiting.drain(..).map(|(worker, _)| worker).chain(ahead).collect()
@@ -157,21 +154,24 @@ impl Starts {
         self.runtime.control().kill(begun.ticket);
         match begun.stage {
             Stage::Call => begun.is_abandoned = true,
-            Stage::Ahead | Stage::Failed(..) => drop(self.forget(worker)),
+            Stage::Ordered(_) | Stage::Failed(..) => drop(self.forget(worker)),
         }
         self.places.release(worker);
     }
 
     /// Takes in what a guard, or who has started it, says, unless that is about no worker on its way.
-    pub(super) fn hear(&mut self, ticket: Ticket, notice: Notice, births: &mut Vec<Birth>) -> Option<Notice> {
+    pub(super) fn hear(
+        &mut self,
+        ticket: Ticket,
+        notice: Notice,
+        births: &mut Vec<Newborn>,
+    ) -> Option<Notice> {
         let Some(&worker) = self.tickets.get(&ticket) else { return Some(notice) };
         let begun = self.begun.get_mut(&worker)?;
         match (notice, &begun.stage) {
             (Notice::Ready, _) => {}
-            (Notice::Waits, Stage::Ahead) => self.askers.push_back(worker),
-            (Notice::Waits, _) => {}
-            (Notice::Ended(ended, at), Stage::Call) => begun.end = Some((ended, at)),
-            (Notice::Ended(ended, at), Stage::Ahead | Stage::Failed(..)) => {
+            (Notice::Ended(ended, at), Stage::Call | Stage::Ordered(_)) => begun.end = Some((ended, at)),
+            (Notice::Ended(ended, at), Stage::Failed(..)) => {
                 self.fail(worker, Some((ended, at)), SpawnCause::Mpi, String::new(), births);
             }
         }
@@ -179,19 +179,12 @@ impl Starts {
     }
 
     /// Does what there is to do, and begins what may be begun, if the rest of the pool is calm enough for that.
-    pub(super) fn advance(&mut self, is_calm: bool, births: &mut Vec<Birth>) {
+    pub(super) fn advance(&mut self, is_calm: bool, births: &mut Vec<Newborn>) {
         while let Ok(Outcome { worker, spawned }) = self.outcomes.try_recv() {
             self.take(worker, spawned.map(|comm| comm.take()), births);
         }
         self.give_up_failed(births);
-        let is_aside = self.runtime.way().spawner.is_some();
-        while let Some(worker) = self.askers.pop_front() {
-            self.call(worker, births);
-            if !is_aside {
-                // One call a turn: the workers that run are served between two.
-                break;
-            }
-        }
+        self.meet_next(births);
         self.look_at_spawner(births);
         while is_calm
             && self.has_room()
@@ -200,9 +193,10 @@ impl Starts {
             if let Err(failure) = self.begin(worker, program, births) {
                 self.places.note_start(worker, false);
                 self.places.release(worker);
-                births.push(Birth::Failed { worker, failure });
+                births.push(Newborn::Failed { worker, failure });
             }
-            if !is_aside && self.runtime.way().starter.is_none() {
+            let way = self.runtime.way();
+            if way.office.is_none() && way.spawner.is_none() {
                 // That was a call.
                 break;
             }
@@ -214,7 +208,7 @@ impl Starts {
         let is_under_way = |begun: &&Begun| !matches!(begun.stage, Stage::Failed(..));
         let under_way = || self.begun.values().filter(is_under_way).count();
         let way = self.runtime.way();
-        match (&way.starter, &way.spawner) {
+        match (&way.office, &way.spawner) {
             (Some(_), _) => under_way() < AHEAD_MAX,
             (None, Some(_)) => under_way() == 0,
             (None, None) => true,
@@ -226,7 +220,7 @@ impl Starts {
         &mut self,
         worker: WorkerId,
         program: Program,
-        births: &mut Vec<Birth>,
+        births: &mut Vec<Newborn>,
     ) -> Result<(), SpawnFailure> {
         let refused = |finding: Finding| SpawnFailure::new(SpawnCause::Executable, finding.to_string());
         launch::check_program(&program).map_err(refused)?;
@@ -258,14 +252,21 @@ impl Starts {
                 return Err(SpawnFailure::new(SpawnCause::Mpi, reason));
             }
         };
-        let starter = self.runtime.way().starter.clone();
-        let stage = if starter.is_some() { Stage::Ahead } else { Stage::Call };
+        let birth = self.runtime.way().office.as_ref();
+        let birth = birth.map(|office| Birth::order(office, &wanted.as_order(), self.runtime.doorbell()));
+        let stage = match birth.transpose() {
+            Ok(birth) => birth.map_or(Stage::Call, |birth| Stage::Ordered(Box::new(birth))),
+            Err(error) => {
+                self.runtime.control().kill(ticket);
+                return Err(SpawnFailure::new(SpawnCause::Mpi, error.to_string()));
+            }
+        };
+        let is_to_call = matches!(stage, Stage::Call);
         let begun = Begun { program, ticket, wanted, bell, stage, end: None, is_abandoned: false };
         self.tickets.insert(ticket, worker);
         self.begun.insert(worker, begun);
-        match starter {
-            Some(starter) => starter.start(self.order_ahead(&self.begun[&worker].wanted, ticket)),
-            None => self.call(worker, births),
+        if is_to_call {
+            self.call(worker, births);
         }
         Ok(())
     }
@@ -275,28 +276,26 @@ impl Starts {
         self.terms.spawn_timeout + SPAWN_GRACE
     }
 
-    fn order_ahead(&self, wanted: &Wanted, ticket: Ticket) -> Order {
-        let text = |text: &CString| OsString::from_vec(text.as_bytes().to_vec());
-        let (notify, doorbell) = (self.notify.clone(), Arc::clone(self.runtime.doorbell()));
-        let report = move |standing| {
-            let notice = match standing {
-                Standing::Waits => Notice::Waits,
-                Standing::NotStarted(reason) => Notice::Ended(Ended::of(How::NotStarted { reason }), None),
-            };
-            // A transport that is gone has no use for it.
-            let _ = notify.send((ticket, notice));
-            doorbell.ring();
+    /// Meets one of those that were ordered, if it is about to connect. One a turn: the workers that run are served
+    /// between two.
+    fn meet_next(&mut self, births: &mut Vec<Newborn>) {
+        let has_news = |(_, begun): &(&WorkerId, &Begun)| match &begun.stage {
+            Stage::Ordered(birth) => birth.has_news(),
+            Stage::Call | Stage::Failed(..) => false,
         };
-        Order {
-            executable: text(&wanted.command),
-            arguments: wanted.arguments.iter().map(text).collect(),
-            directory: GUARD_DIRECTORY.into(),
-            report: Box::new(report),
-        }
+        let Some((&worker, _)) = self.begun.iter().find(has_news) else { return };
+        let limit = self.limit();
+        let Some(begun) = self.begun.get_mut(&worker) else { return };
+        let Stage::Ordered(birth) = std::mem::replace(&mut begun.stage, Stage::Call) else { return };
+        let is_coming = birth.news().unwrap_or(false);
+        let meet = || birth.meet(self.runtime.spawner(), is_coming);
+        let met = self.runtime.pulse().during(Call::Spawn, limit, meet);
+        self.runtime.control().note_spawned(begun.ticket, met.is_ok());
+        self.take(worker, met, births);
     }
 
     /// Makes the call, or has it made.
-    fn call(&mut self, worker: WorkerId, births: &mut Vec<Birth>) {
+    fn call(&mut self, worker: WorkerId, births: &mut Vec<Newborn>) {
         let limit = self.limit();
         let Some(begun) = self.begun.get_mut(&worker) else { return };
         begun.stage = Stage::Call;
@@ -307,12 +306,12 @@ impl Starts {
         let _decoy = self.runtime.decoy();
         let spawn = || begun.wanted.spawn_from(self.runtime.spawner());
         let spawned = self.runtime.pulse().during(Call::Spawn, limit, spawn);
-        self.runtime.control().note_spawned(begun.ticket);
+        self.runtime.control().note_spawned(begun.ticket, spawned.is_ok());
         self.take(worker, spawned.map_err(|error| error.to_string()), births);
     }
 
     /// A call has returned.
-    fn take(&mut self, worker: WorkerId, spawned: Result<Comm, String>, births: &mut Vec<Birth>) {
+    fn take(&mut self, worker: WorkerId, spawned: Result<Comm, String>, births: &mut Vec<Newborn>) {
         let spawned = spawned.and_then(|comm| match comm.remote_size() {
             Ok(1) => Ok(comm),
             Ok(size) => Err(format!("one worker was asked for, and {size} came")),
@@ -332,7 +331,7 @@ impl Starts {
                     return self.runtime.note_loss();
                 }
                 self.places.note_start(worker, true);
-                births.push(Birth::Come { worker, comm, ticket, bell, end });
+                births.push(Newborn::Come { worker, comm, ticket, bell, end });
             }
             (Err(reason), Some(begun)) => match begun.end.take() {
                 Some(end) => self.fail(worker, Some(end), SpawnCause::Mpi, reason, births),
@@ -344,12 +343,12 @@ impl Starts {
     }
 
     /// Gives up those whose guards have had their time.
-    fn give_up_failed(&mut self, births: &mut Vec<Birth>) {
+    fn give_up_failed(&mut self, births: &mut Vec<Newborn>) {
         let over = |(worker, begun): (&WorkerId, &Begun)| match &begun.stage {
             Stage::Failed(reason, since) if since.elapsed() > GUARD_PATIENCE => {
                 Some((*worker, reason.clone()))
             }
-            Stage::Failed(..) | Stage::Ahead | Stage::Call => None,
+            Stage::Failed(..) | Stage::Ordered(_) | Stage::Call => None,
         };
         let over: Vec<_> = self.begun.iter().filter_map(over).collect();
         for (worker, reason) in over {
@@ -358,7 +357,7 @@ impl Starts {
     }
 
     /// Gives up all calls that are to be made on a thread that does not come back.
-    fn look_at_spawner(&mut self, births: &mut Vec<Birth>) {
+    fn look_at_spawner(&mut self, births: &mut Vec<Newborn>) {
         let Some(spawner) = &self.runtime.way().spawner else { return };
         let is_called = |(_, begun): &(&WorkerId, &Begun)| matches!(begun.stage, Stage::Call);
         let called: Vec<WorkerId> = self.begun.iter().filter(is_called).map(|(&worker, _)| worker).collect();
@@ -383,7 +382,7 @@ impl Starts {
         end: Option<End>,
         cause: SpawnCause,
         reason: String,
-        births: &mut Vec<Birth>,
+        births: &mut Vec<Newborn>,
     ) {
         let Some(Begun { program, ticket, is_abandoned, .. }) = self.forget(worker) else { return };
         self.runtime.control().kill(ticket);
@@ -401,13 +400,12 @@ impl Starts {
             Some((ended, at)) => failure(&ended, at.as_ref()),
             None => SpawnFailure::new(cause, reason),
         };
-        births.push(Birth::Failed { worker, failure });
+        births.push(Newborn::Failed { worker, failure });
     }
 
     fn forget(&mut self, worker: WorkerId) -> Option<Begun> {
         let begun = self.begun.remove(&worker)?;
         self.tickets.remove(&begun.ticket);
-        self.askers.retain(|asker| *asker != worker);
         Some(begun)
     }
 
