@@ -93,6 +93,12 @@ enum Start {
     Ordered(Guarded, Box<Birth>),
 }
 
+/// What a request for a worker has come to.
+enum Begun {
+    Spawned(Comm),
+    Ordered(Box<Birth>),
+}
+
 /// What there is of a worker before there is a communicator.
 struct Guarded {
     ticket: Ticket,
@@ -276,19 +282,24 @@ impl MpiTransport {
             voice: self.terms.sink.as_ref().map(|sink| sink.voice(worker)),
         });
         let guarded = Guarded { ticket, bell };
-        let spawned = match (Errand::of(&address, &host, ticket), self.runtime.office()) {
-            (Ok(errand), Some(office)) => {
-                match Birth::order(office, &errand.as_wanted(), self.runtime.doorbell()) {
-                    Ok(birth) => return Ok(Start::Ordered(guarded, Box::new(birth))),
-                    Err(error) => Err(error.to_string()),
-                }
+        let spawned = Errand::of(&address, &host, ticket).and_then(|errand| {
+            let ordered = self.runtime.office().map(|office| {
+                Birth::order(office, &errand.as_wanted(), self.runtime.doorbell())
+                    // The library can name longer addresses to itself than to others: those of its own choice of transport.
+                    .inspect_err(|error| tracing::debug!("no port, so it is spawned in one call: {error}"))
+            });
+            if let Some(Ok(birth)) = ordered {
+                return Ok(Begun::Ordered(Box::new(birth)));
             }
-            (Ok(errand), None) => {
-                let limit = self.terms.spawn_timeout + SPAWN_GRACE;
-                let _decoy = self.runtime.decoy();
-                self.runtime.pulse().during(Call::Spawn, limit, || errand.spawn(self.runtime.spawner()))
-            }
-            (Err(reason), _) => Err(reason),
+            let limit = self.terms.spawn_timeout + SPAWN_GRACE;
+            let _decoy = self.runtime.decoy();
+            let spawn = || errand.spawn(self.runtime.spawner());
+            self.runtime.pulse().during(Call::Spawn, limit, spawn).map(Begun::Spawned)
+        });
+        let spawned = match spawned {
+            Ok(Begun::Ordered(birth)) => return Ok(Start::Ordered(guarded, birth)),
+            Ok(Begun::Spawned(comm)) => Ok(comm),
+            Err(reason) => Err(reason),
         };
         self.take_over(worker, guarded, spawned).map(|()| Start::Met)
     }
