@@ -332,6 +332,11 @@ fn on_mpi(
     let shared = Arc::new(Shared::new(commands, thread.doorbell(), queue_max));
     shared.set_sink(terms.sink.clone());
     let driven = Arc::clone(&shared);
+    let mut config = config;
+    if mpi::facts().is_some_and(|facts| facts.manager == ProcessManager::Own) {
+        // The scheduler goes on while a worker starts. It leaves one that is overdue the time to be ended, and to be heard of.
+        config.spawn_timeout = (config.spawn_timeout + terms.kill_grace + LAST_WORDS).min(FOR_EVER);
+    }
     thread.admit(move |runtime| {
         let transport = MpiTransport::new(Rc::clone(runtime), terms, sites);
         let driver = Driver::new(config, program, transport, inbox, driven);
@@ -340,6 +345,9 @@ fn on_mpi(
     })?;
     Ok((shared, containment))
 }
+
+/// How long the news of a worker's end may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 fn in_memory(
     config: Config,
