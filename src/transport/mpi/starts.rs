@@ -103,6 +103,14 @@ enum Stage {
     Failed(String, Instant),
 }
 
+/// How far the beginning of a start has come.
+enum Progress {
+    /// It goes on by itself.
+    UnderWay,
+    /// `MPI_Comm_spawn` was called on this thread, and has returned.
+    Called,
+}
+
 impl Starts {
     pub(super) fn new(
         runtime: Rc<Runtime>,
@@ -190,15 +198,15 @@ impl Starts {
             && self.has_room()
             && let Some((worker, program)) = self.waiting.pop_front()
         {
-            if let Err(failure) = self.begin(worker, program, births) {
-                self.places.note_start(worker, false);
-                self.places.release(worker);
-                births.push(Newborn::Failed { worker, failure });
-            }
-            let way = self.runtime.way();
-            if way.office.is_none() && way.spawner.is_none() {
-                // That was a call.
-                break;
+            match self.begin(worker, program, births) {
+                // The workers that run are served between two calls.
+                Ok(Progress::Called) => break,
+                Ok(Progress::UnderWay) => {}
+                Err(failure) => {
+                    self.places.note_start(worker, false);
+                    self.places.release(worker);
+                    births.push(Newborn::Failed { worker, failure });
+                }
             }
         }
     }
@@ -221,7 +229,7 @@ impl Starts {
         worker: WorkerId,
         program: Program,
         births: &mut Vec<Newborn>,
-    ) -> Result<(), SpawnFailure> {
+    ) -> Result<Progress, SpawnFailure> {
         let refused = |finding: Finding| SpawnFailure::new(SpawnCause::Executable, finding.to_string());
         launch::check_program(&program).map_err(refused)?;
         if let Some(loss) = self.runtime.launchers().borrow().loss() {
@@ -254,21 +262,24 @@ impl Starts {
         };
         let birth = self.runtime.way().office.as_ref();
         let birth = birth.map(|office| Birth::order(office, &wanted.as_order(), self.runtime.doorbell()));
-        let stage = match birth.transpose() {
-            Ok(birth) => birth.map_or(Stage::Call, |birth| Stage::Ordered(Box::new(birth))),
-            Err(error) => {
-                self.runtime.control().kill(ticket);
-                return Err(SpawnFailure::new(SpawnCause::Mpi, error.to_string()));
+        let stage = match birth {
+            Some(Ok(birth)) => Stage::Ordered(Box::new(birth)),
+            Some(Err(error)) => {
+                // The library can name longer addresses to itself than to others: those of its own choice of transport.
+                tracing::debug!("no port, so it is spawned in one call: {error}");
+                Stage::Call
             }
+            None => Stage::Call,
         };
         let is_to_call = matches!(stage, Stage::Call);
         let begun = Begun { program, ticket, wanted, bell, stage, end: None, is_abandoned: false };
         self.tickets.insert(ticket, worker);
         self.begun.insert(worker, begun);
-        if is_to_call {
-            self.call(worker, births);
+        if !is_to_call {
+            return Ok(Progress::UnderWay);
         }
-        Ok(())
+        self.call(worker, births);
+        Ok(if self.runtime.way().spawner.is_some() { Progress::UnderWay } else { Progress::Called })
     }
 
     /// How long the call may take.
