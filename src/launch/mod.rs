@@ -16,6 +16,7 @@ mod family;
 mod hosts;
 mod installation;
 mod intel_mpi;
+mod isolated;
 mod manager;
 mod mpich;
 mod open_mpi_4;
@@ -33,6 +34,8 @@ pub(crate) use daemons::{Launchers, end_daemons, has_ended, launcher_ends_proces
 pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
 pub(crate) use hosts::own_name;
+pub(crate) use installation::has_two_mpis;
+pub(crate) use isolated::parent_environment;
 pub(crate) use manager::{AWAITED, IS_AWAITED, Manager, NOT_AWAITED, ProcessManager, serve};
 pub(crate) use preflight::{Job, check_machine, findings};
 pub use prepare::user_environment;

@@ -10,6 +10,7 @@ use std::os::fd::RawFd;
 
 use super::decoy::Launch;
 use super::family::Family;
+use super::isolated;
 use super::prepare::prepared;
 use super::transport;
 use crate::process;
@@ -23,6 +24,7 @@ const GUARD_FLAG: &str = "--offshoot-guard";
 /// Set in the environment of a worker, and taken out again before anything of the user's runs.
 pub(crate) const ROLE_VARIABLE: &str = "OFFSHOOT_ROLE";
 pub(crate) const ROLE_WORKER: &str = "worker";
+pub(super) const ROLE_PARENT: &str = "parent";
 /// The descriptor through which a worker tells its guard how far it has come.
 pub(crate) const NEWS_VARIABLE: &str = "OFFSHOOT_NEWS";
 /// The descriptor of the page on which a worker says which task runs.
@@ -40,6 +42,8 @@ pub(crate) enum Role {
     Guard { address: String, ticket: Ticket },
     /// By MPI, as the launcher that it spawns through.
     Launcher(Launch),
+    /// By a host: it is to hold the MPI in its place.
+    Parent { socket: RawFd, host: u32 },
     /// By a guard: it is to serve.
     Worker {
         news: Option<RawFd>,
@@ -80,6 +84,11 @@ pub(crate) fn role() -> Result<Role, String> {
             .for_each(process::remove_variable);
         transport::take_flow()?;
         return Ok(Role::Worker { news, board, bell, unfit: check_peer(&peer).err() });
+    }
+    if env::var_os(ROLE_VARIABLE).is_some_and(|role| role == ROLE_PARENT) {
+        process::remove_variable(ROLE_VARIABLE);
+        let (socket, host) = isolated::take_parent()?;
+        return Ok(Role::Parent { socket, host });
     }
     if let Some(launch) = Launch::of_this_process() {
         return Ok(Role::Launcher(launch));

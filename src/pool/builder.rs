@@ -1,5 +1,6 @@
 //! The settings of a pool, and how it comes to be.
 
+use std::env;
 use std::ops::{Bound, RangeBounds};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -7,21 +8,28 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{bounded, unbounded};
 
+use super::isolation;
+use super::stats::Kind;
 use super::{Pool, Shared};
 use crate::containment::Containment;
 use crate::core::Config;
 use crate::driver::mpi_thread::MpiThread;
 use crate::driver::{Driver, Turnable, run_drivers};
 use crate::error::BuildError;
+use crate::isolation::Isolation;
 use crate::launch::{self, ProcessManager, Program, Site};
+use crate::process;
 use crate::slots::{Slots, SlotsError, Source};
 use crate::task::{Call, Registry, Task};
+use crate::transport::bells::Bells;
 use crate::transport::loopback::LoopbackTransport;
 use crate::transport::mpi::{self, MpiTransport, Terms};
 use crate::transport::output::Sink;
+use crate::transport::parent::{IsolatedTransport, ParentLaunch};
 use crate::transport::{Doorbell, Output, Pulse};
+use crate::wire::parent::Wishes;
 
 /// Unfinished tasks that a pool holds before `submit` waits.
 const QUEUE_MAX: usize = 65_536;
@@ -33,6 +41,9 @@ const KILL_GRACE: Duration = Duration::from_secs(1);
 /// How long another host may be silent, by default and at least.
 const HEARTBEAT_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The MPI of an isolated parent has this long to start at least, however impatient a pool is with its workers.
+const PARENT_START_MIN: Duration = Duration::from_secs(10);
 
 /// The settings of a pool. Each has a default; [`Builder::build`] makes the pool.
 ///
@@ -63,6 +74,8 @@ pub struct Builder {
     kill_grace: Duration,
     heartbeat_timeout: Duration,
     backend: Backend,
+    isolation: Isolation,
+    parent: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +98,8 @@ impl Default for Builder {
             kill_grace: KILL_GRACE,
             heartbeat_timeout: HEARTBEAT_TIMEOUT,
             backend: Backend::Mpi,
+            isolation: Isolation::Auto,
+            parent: None,
         }
     }
 }
@@ -181,6 +196,29 @@ impl Builder {
         self
     }
 
+    /// Where the pool's MPI lives: in this process, or in one beside it. [`Isolation::Auto`] by default.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
+    /// Has the pool's MPI live in a process of its own: short for `isolation(Isolation::Isolated)`.
+    ///
+    /// That process is started from this executable, unless [`Builder::parent_executable`] names another, and uses the MPI's
+    /// fastest transport ([`Containment::Fast`]) unless [`Builder::containment`] or `OFFSHOOT_CONTAINMENT` says
+    /// otherwise: a death in the middle of a transfer may end it, and another is started.
+    pub fn isolated(self) -> Self {
+        self.isolation(Isolation::Isolated)
+    }
+
+    /// The executable that an isolated pool's parent is started from: one with an MPI that calls
+    /// [`init`](crate::init) or [`worker::serve`](crate::worker::serve) first thing, such as the `offshoot` command, or a worker
+    /// of the pool's. This executable by default.
+    pub fn parent_executable(mut self, path: impl Into<PathBuf>) -> Self {
+        self.parent = Some(path.into());
+        self
+    }
+
     /// Where what the workers write to their standard output and standard error goes; to the host's own streams by
     /// default. In-memory workers are part of the host, and write where that writes.
     pub fn output(mut self, output: Output) -> Self {
@@ -232,26 +270,36 @@ impl Builder {
             Bound::Included(_) | Bound::Excluded(_) => Source::User,
             Bound::Unbounded => slots.source.clone(),
         };
-        let (shared, containment) = match self.backend {
+        let (shared, kind) = match self.backend {
             Backend::Mpi => {
                 self.check_slots(&slots, config.workers_max)?;
+                let decision = isolation::decide(self.isolation)?;
                 let sink = Sink::start(self.output).map_err(|error| {
                     BuildError::Setting(format!("output(): nothing can be written: {error}"))
                 })?;
-                let terms = Terms {
-                    spawn_timeout: config.spawn_timeout,
+                let wanted = Wanted {
+                    config,
+                    program: self.program,
+                    queue_max: self.queue_max,
+                    slots: &slots,
+                    containment: self.containment,
                     kill_grace: self.kill_grace,
                     heartbeat_timeout: self.heartbeat_timeout,
                     sink,
                 };
-                on_mpi(config, self.program, self.queue_max, &slots, self.containment, terms)?
+                let (shared, containment) = match decision.isolation {
+                    Isolation::Isolated => isolated(wanted, self.parent)?,
+                    Isolation::Auto | Isolation::Embedded => embedded(wanted)?,
+                };
+                (shared, Kind { containment, isolation: decision.isolation, reason: decision.reason })
             }
             Backend::Loopback(registry) => {
                 let shared = in_memory(config, self.program, self.queue_max, registry)?;
-                (shared, self.containment.unwrap_or_default())
+                let (isolation, reason) = (Isolation::Embedded, "its workers are in memory");
+                (shared, Kind { containment: self.containment.unwrap_or_default(), isolation, reason })
             }
         };
-        Ok(Pool::on(slots, shared, config.workers_max, source, containment))
+        Ok(Pool::on(slots, shared, config.workers_max, source, kind))
     }
 
     /// Refuses more workers than fit, where somebody else counts on it that they do. On a machine of one's own
@@ -306,14 +354,23 @@ const ALREADY_OWN: &str = "this process has initialized MPI for a pool on this h
                            offshoot's own, which starts workers here only: build the pool with other hosts first, or \
                            export OFFSHOOT_PROCESS_MANAGER=hydra";
 
-fn on_mpi(
+/// What a pool with real workers is built of.
+struct Wanted<'a> {
     config: Config,
     program: Program,
     queue_max: usize,
-    slots: &Slots,
-    asked: Option<Containment>,
-    terms: Terms,
-) -> Result<(Arc<Shared>, Containment), BuildError> {
+    slots: &'a Slots,
+    containment: Option<Containment>,
+    kill_grace: Duration,
+    heartbeat_timeout: Duration,
+    sink: Option<Arc<Sink>>,
+}
+
+/// A pool whose MPI is in this process.
+fn embedded(wanted: Wanted<'_>) -> Result<(Arc<Shared>, Containment), BuildError> {
+    let Wanted { config, program, queue_max, slots, containment: asked, kill_grace, heartbeat_timeout, sink } =
+        wanted;
+    let terms = Terms { spawn_timeout: config.spawn_timeout, kill_grace, heartbeat_timeout, sink };
     let sites: Vec<Site> = launch::sites(slots, config.workers_max)?;
     // What was prepared can be told before MPI starts; whose MPI it is, only then.
     launch::check_containment(asked, None)?;
@@ -339,6 +396,70 @@ fn on_mpi(
         Box::new(driver) as Box<dyn Turnable>
     })?;
     Ok((shared, containment))
+}
+
+/// A pool whose MPI is in a process beside this one.
+fn isolated(
+    wanted: Wanted<'_>,
+    parent: Option<PathBuf>,
+) -> Result<(Arc<Shared>, Containment), BuildError> {
+    let Wanted { config, program, queue_max, slots, containment: asked, kill_grace, heartbeat_timeout, sink } =
+        wanted;
+    // Another executable knows its roles. This one would run `main` again.
+    if parent.is_none() && !process::is_environment_remembered() {
+        return Err(BuildError::NotInitialized);
+    }
+    let own = || env::current_exe().map_err(|error| BuildError::Parent(error.to_string()));
+    let parent = ParentLaunch {
+        executable: parent.map_or_else(own, Ok)?,
+        containment: asked,
+        start_limit: config.spawn_timeout.max(PARENT_START_MIN),
+    };
+    let wishes = Wishes {
+        spawn_timeout: config.spawn_timeout,
+        kill_grace,
+        heartbeat_timeout,
+        is_output_wanted: sink.is_some(),
+        workers_max: config.workers_max,
+        slots: slots.clone(),
+    };
+    let bells = Bells::create().map_err(|error| BuildError::System(error.to_string()))?;
+    let doorbell = Arc::new(bells.of_host_behind());
+    let (commands, inbox) = unbounded();
+    let shared = Arc::new(Shared::new(commands, Arc::clone(&doorbell), queue_max));
+    shared.set_sink(sink.clone());
+    let driven = Arc::clone(&shared);
+    let (report, started) = bounded(1);
+    let body = move || {
+        let parents = driven.count_of_parents();
+        let begun = IsolatedTransport::start(parent, wishes, sink, (Arc::clone(&doorbell), bells), parents);
+        let transport = match begun {
+            Ok((transport, facts)) => {
+                let fits = asked.is_none_or(|asked| asked == facts.containment);
+                let _ = report.send(Ok(facts));
+                if !fits {
+                    return;
+                }
+                transport
+            }
+            Err(error) => return drop(report.send(Err(error))),
+        };
+        let driver: Box<dyn Turnable> = Box::new(Driver::new(config, program, transport, inbox, driven));
+        let (_, no_requests) = unbounded();
+        run_drivers(&doorbell, &Pulse::default(), &no_requests, &(), vec![driver]);
+    };
+    thread::Builder::new()
+        .name("offshoot isolated".to_owned())
+        .spawn(body)
+        .map_err(|error| BuildError::System(error.to_string()))?;
+    let facts = started.recv().map_err(|_| BuildError::Parent("its thread panicked".to_owned()))??;
+    match asked {
+        Some(asked) if asked != facts.containment => {
+            let reason = format!("that is what the MPI of the isolated parent, {}, has", facts.version);
+            Err(BuildError::Containment { asked, has: facts.containment, reason })
+        }
+        _ => Ok((shared, facts.containment)),
+    }
 }
 
 fn in_memory(

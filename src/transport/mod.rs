@@ -17,6 +17,7 @@ pub(crate) mod heartbeat;
 pub(crate) mod loopback;
 pub(crate) mod mpi;
 pub(crate) mod output;
+pub(crate) mod parent;
 mod patience;
 mod pulse;
 pub(crate) mod stream;

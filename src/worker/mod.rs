@@ -15,6 +15,7 @@ use std::os::fd::RawFd;
 
 use crate::guard;
 use crate::launch::{self, Role};
+use crate::parent;
 use crate::process;
 use crate::task::Registry;
 use crate::transport::bells::Pair;
@@ -45,6 +46,7 @@ pub fn init_with(registry: Registry) {
         Ok(Role::Host) => launch::prepare(),
         Ok(Role::Guard { address, ticket }) => guard::watch(&address, ticket),
         Ok(Role::Launcher(launch)) => launch.go_on(),
+        Ok(Role::Parent { socket, host }) => parent::serve(socket, host),
         Ok(Role::Worker { news, board, bell, unfit }) => serve_as_worker(&registry, news, board, bell, unfit),
         Err(reason) => fail(&reason),
     }
@@ -64,6 +66,7 @@ pub fn serve_with(registry: Registry) -> ! {
         Ok(Role::Worker { news, board, bell, unfit }) => serve_as_worker(&registry, news, board, bell, unfit),
         Ok(Role::Guard { address, ticket }) => guard::watch(&address, ticket),
         Ok(Role::Launcher(launch)) => launch.go_on(),
+        Ok(Role::Parent { socket, host }) => parent::serve(socket, host),
         Ok(Role::Host) => {
             eprintln!(
                 "this is an offshoot worker: it is started by a pool, not by hand.\n\

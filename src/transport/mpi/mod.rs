@@ -15,5 +15,7 @@ mod traffic;
 mod worker;
 
 pub(crate) use host::{MpiTransport, Terms};
-pub(crate) use runtime::{Runtime, facts, finish_standing_in, initialize_worker, stand_in};
+pub(crate) use runtime::{
+    Runtime, facts, finish_standing_in, initialize_worker, is_finalized, stand_in, why_unfit,
+};
 pub(crate) use worker::MpiLink;
