@@ -271,9 +271,12 @@ impl SpawnCause {
     /// Whether another try would fail alike. The others are made a few times, with a pause between them.
     pub(crate) fn is_lasting(self) -> bool {
         match self {
-            Self::Executable | Self::Overdue | Self::NoWorker | Self::Mismatch | Self::Launcher | Self::Parent => {
-                true
-            }
+            Self::Executable
+            | Self::Overdue
+            | Self::NoWorker
+            | Self::Mismatch
+            | Self::Launcher
+            | Self::Parent => true,
             // Another try may be on another host.
             Self::Host => false,
             Self::NotStarted | Self::Ended | Self::Initializer | Self::Mpi | Self::Unknown => false,

@@ -411,6 +411,22 @@ pub(crate) fn die_with_this_one(command: &mut Command) {
     unsafe { command.pre_exec(arm) };
 }
 
+/// Has this process keep the memory that it frees, in place of handing it back piece by piece: it is for the next large
+/// message, and to have each page of it made anew takes longer than to fill it.
+pub(crate) fn keep_freed_memory() {
+    // SAFETY: it changes numbers that the allocator goes by. Where that does not know them nothing happens.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+    }
+}
+
+/// Hands back what memory was kept so and is free.
+pub(crate) fn give_back_freed_memory() {
+    // SAFETY: it takes free memory from the allocator only.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Has the process that `command` starts lead a session and process group of its own: no terminal's signal reaches it, and
 /// nobody who kills this process's group.
 pub(crate) fn in_own_session(command: &mut Command) {

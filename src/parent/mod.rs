@@ -34,6 +34,8 @@ use watch::Watch;
 const BEGIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a last word may wait for room in the socket.
 const WORD_PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// How long what workers write may take to end when they have left.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(2);
 /// With workers that ring, it is looked this often all the same, for this long after anything has happened, and then only
 /// so often: what rings may be here before what it rings for.
 const LIVELY: Duration = Duration::from_secs(5);
@@ -42,8 +44,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The whole life of this process, which its host has started as its parent.
 pub(crate) fn serve(socket: RawFd, host: u32) -> ! {
     process::outlive_terminal_signals();
+    process::keep_freed_memory();
     launch::prepare();
     let socket = process::inherited(socket);
+    // What this process starts has no part in it.
+    if rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC).is_err() {
+        exit(1)
+    }
     let watched = socket.try_clone();
     let mut channel = Channel::new(socket);
     let Some((bells, wishes)) = await_begin(&mut channel) else { exit(0) };
@@ -132,7 +139,7 @@ impl Parent {
 
     fn run(mut self) -> ! {
         let mut patience = Patience::new();
-        let mut active = Instant::now();
+        let (mut active, mut is_tidy) = (Instant::now(), true);
         self.pulse.wakes();
         loop {
             self.pulse.beat();
@@ -142,7 +149,7 @@ impl Parent {
             match self.router.turn() {
                 Turn::Active => {
                     patience.reset();
-                    active = Instant::now();
+                    (active, is_tidy) = (Instant::now(), false);
                 }
                 Turn::Quiet(attention) => {
                     let nap = match attention {
@@ -151,6 +158,9 @@ impl Parent {
                     };
                     let Some(nap) = nap else { continue };
                     let is_lively = active.elapsed() < LIVELY || self.router.is_pending();
+                    if !is_lively && !std::mem::replace(&mut is_tidy, true) {
+                        process::give_back_freed_memory();
+                    }
                     let nap = if is_lively { nap } else { nap.max(LOOK_EVERY) };
                     let until = self.router.has_workers().then(|| Instant::now() + nap);
                     let (router, watch) = (&mut self.router, &self.watch);
@@ -173,8 +183,8 @@ impl Parent {
 
     /// Ends MPI, and this process.
     fn end(self) -> ! {
-        let Self { router, runtime, .. } = self;
-        drop(router);
+        let Self { router, runtime, doorbell, .. } = self;
+        router.end(&doorbell, LAST_WORDS_PATIENCE);
         if let Some(runtime) = Rc::into_inner(runtime) {
             runtime.finish();
         }

@@ -5,8 +5,9 @@
 //! it asks for is always taken, and bounded by what its own scheduler has under way.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, TryRecvError};
 
 use crate::launch::Program;
 use crate::transport::mpi::MpiTransport;
@@ -18,6 +19,8 @@ use crate::wire::parent::{self as wire, FromParent, ToParent};
 
 /// So many bytes may wait for the host.
 const BACKLOG_MAX: usize = 16 << 20;
+/// How long to wait for room, in the end.
+const NAP: Duration = Duration::from_millis(1);
 /// So many messages are taken before the workers have their turn.
 const MESSAGES_A_TURN: usize = 256;
 
@@ -41,7 +44,9 @@ pub(super) struct Router {
     receipts: BTreeMap<u64, Receipt>,
     next_piece: u64,
     workers: usize,
-    /// Why nothing can be said to the host any more.
+    /// Whether the host wants no more.
+    has_left: bool,
+    /// Whether nothing can be said to the host any more.
     is_over: bool,
 }
 
@@ -61,6 +66,7 @@ impl Router {
             receipts: BTreeMap::new(),
             next_piece: 0,
             workers: 0,
+            has_left: false,
             is_over: false,
         }
     }
@@ -75,7 +81,7 @@ impl Router {
             any |= self.forward_output();
         }
         any |= self.flush();
-        if self.is_over {
+        if self.is_over || self.has_left {
             Turn::Over
         } else if any {
             Turn::Active
@@ -158,7 +164,7 @@ impl Router {
             ToParent::Taken { piece } => drop(self.receipts.remove(&piece)),
             // Said once, before everything else.
             ToParent::Bells | ToParent::Begin(_) => {}
-            ToParent::Leave => self.is_over = true,
+            ToParent::Leave => self.has_left = true,
         }
     }
 
@@ -188,16 +194,9 @@ impl Router {
             && let Ok(piece) = self.pieces.try_recv()
         {
             any = true;
-            match piece {
-                Piece::Lines { worker, host, output, receipt } => {
-                    let piece = self.next_piece;
-                    self.next_piece += 1;
-                    self.receipts.extend(receipt.map(|receipt| (piece, receipt)));
-                    self.say(FromParent::Output { worker, piece, host: host.as_ref().to_owned(), output });
-                }
-                Piece::Leaving { worker } => self.say(FromParent::Leaving { worker }),
-                Piece::End { worker, .. } => self.say(FromParent::Silent { worker }),
-            }
+            let (message, receipt) = tell(piece, &mut self.next_piece);
+            self.receipts.extend(receipt);
+            self.say(message);
         }
         any
     }
@@ -205,6 +204,38 @@ impl Router {
     pub(super) fn say(&mut self, message: FromParent) {
         let (head, body) = message.encode();
         self.post(head, body.into());
+    }
+
+    /// Ends what is left of the workers, and hands on what they still write, until they are silent or the time is over.
+    pub(super) fn end(self, doorbell: &Doorbell, patience: Duration) {
+        let Self { transport, mut channel, host_bell, pieces, mut next_piece, has_left, is_over, .. } = self;
+        // With it goes the way on which more workers could be heard.
+        drop(transport);
+        let until = Instant::now() + patience;
+        while has_left && !is_over && Instant::now() < until {
+            let mut lost = false;
+            while channel.waiting() < BACKLOG_MAX {
+                match pieces.try_recv() {
+                    Ok(piece) => {
+                        let (message, _taken_as_it_goes) = tell(piece, &mut next_piece);
+                        lost |= channel.push(message.encode(), None).is_err();
+                    }
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => {
+                        lost = true;
+                        break;
+                    }
+                }
+            }
+            let sent = channel.flush();
+            host_bell.ring();
+            if lost || sent.is_err() {
+                break;
+            }
+            let nap = (channel.waiting() > 0).then(|| Instant::now() + NAP);
+            doorbell.sleep(nap.into_iter().chain([until]).min(), || nap.is_none() && !pieces.is_empty());
+        }
+        host_bell.ring();
     }
 
     fn post(&mut self, head: Vec<u8>, body: Parcel) {
@@ -227,5 +258,19 @@ impl Router {
                 true
             }
         }
+    }
+}
+
+/// What is said of a piece, and what is to be dropped when the host has taken it.
+fn tell(piece: Piece, next_piece: &mut u64) -> (FromParent, Option<(u64, Receipt)>) {
+    match piece {
+        Piece::Lines { worker, host, output, receipt } => {
+            let piece = *next_piece;
+            *next_piece += 1;
+            let message = FromParent::Output { worker, piece, host: host.as_ref().to_owned(), output };
+            (message, receipt.map(|receipt| (piece, receipt)))
+        }
+        Piece::Leaving { worker } => (FromParent::Leaving { worker }, None),
+        Piece::End { worker, .. } => (FromParent::Silent { worker }, None),
     }
 }

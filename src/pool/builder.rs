@@ -399,10 +399,7 @@ fn embedded(wanted: Wanted<'_>) -> Result<(Arc<Shared>, Containment), BuildError
 }
 
 /// A pool whose MPI is in a process beside this one.
-fn isolated(
-    wanted: Wanted<'_>,
-    parent: Option<PathBuf>,
-) -> Result<(Arc<Shared>, Containment), BuildError> {
+fn isolated(wanted: Wanted<'_>, parent: Option<PathBuf>) -> Result<(Arc<Shared>, Containment), BuildError> {
     let Wanted { config, program, queue_max, slots, containment: asked, kill_grace, heartbeat_timeout, sink } =
         wanted;
     // Another executable knows its roles. This one would run `main` again.

@@ -102,11 +102,21 @@ const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(200);
 
 /// What workers write, and how far they have come.
 pub(crate) enum Piece {
-    Lines { worker: WorkerId, host: Arc<str>, output: wire::Output, receipt: Option<Receipt> },
+    Lines {
+        worker: WorkerId,
+        host: Arc<str>,
+        output: wire::Output,
+        receipt: Option<Receipt>,
+    },
     /// The worker has said goodbye.
-    Leaving { worker: WorkerId },
+    Leaving {
+        worker: WorkerId,
+    },
     /// Nothing more comes of this worker.
-    End { worker: WorkerId, was_speaking: bool },
+    End {
+        worker: WorkerId,
+        was_speaking: bool,
+    },
 }
 
 /// All sinks of this process, for its end.

@@ -285,7 +285,9 @@ pub(crate) fn bulk(length: u64) -> Vec<u8> {
 pub(crate) enum Part {
     Message(Bytes),
     /// A message of this length, in the file that came with the packet.
-    InFile { length: u64 },
+    InFile {
+        length: u64,
+    },
 }
 
 /// Takes the next message off a packet. A part of one is an error: messages are never cut.
@@ -297,7 +299,9 @@ pub(crate) fn next_in(packet: &mut Bytes) -> Result<Option<Part>, WireError> {
     let message = match frame::length(packet) {
         Some(length) if length <= whole => packet.split_to(length),
         // It says best itself what is wrong with it.
-        _ => return Err(frame::open(packet.split_off(0)).err().unwrap_or(WireError::Short { length: whole })),
+        _ => {
+            return Err(frame::open(packet.split_off(0)).err().unwrap_or(WireError::Short { length: whole }));
+        }
     };
     let frame = frame::open(message.clone())?;
     Ok(Some(match frame.kind {

@@ -178,8 +178,13 @@ impl Channel {
             .flat_map(|message| std::iter::once(&message.head[..]).chain(message.body.pieces()))
             .map(IoSlice::new)
             .collect();
-        let file: Vec<BorrowedFd<'_>> =
-            self.outgoing.front().and_then(|first| first.file.as_ref()).map(AsFd::as_fd).into_iter().collect();
+        let file: Vec<BorrowedFd<'_>> = self
+            .outgoing
+            .front()
+            .and_then(|first| first.file.as_ref())
+            .map(AsFd::as_fd)
+            .into_iter()
+            .collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !file.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&file)) {

@@ -47,6 +47,8 @@ const MESSAGES_A_POLL: usize = 256;
 const STATUS_PATIENCE: Duration = Duration::from_millis(50);
 /// How long a parent may not take what it is sent, beyond the time of a spawn.
 const STALL_LIMIT: Duration = Duration::from_secs(30);
+/// How long the end of a pool waits for what its workers wrote last, and to know that they write no more.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a goodbye may wait for room in the socket.
 const GOODBYE_PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -155,6 +157,9 @@ impl IsolatedTransport {
                     Ok(other) => return Err(gone(format!("it said {other:?} before anything else"))),
                     Err(error) => return Err(gone(error.to_string())),
                 },
+                Ok(None) if link.process.has_ended() && !link.channel.has_arrived() => {
+                    return Err(gone(link.describe_end(&ChannelError::Closed)));
+                }
                 Ok(None) if Instant::now() > until => {
                     link.process.kill();
                     return Err(gone(format!(
@@ -173,8 +178,8 @@ impl IsolatedTransport {
 
     fn launch(&self) -> io::Result<Link> {
         let ParentLaunch { executable, containment, .. } = &self.launch;
-        let (process, mut channel) = ParentProcess::start(executable, *containment, &self.doorbell)
-            .map_err(|error| {
+        let (process, mut channel) =
+            ParentProcess::start(executable, *containment, &self.doorbell).map_err(|error| {
                 io::Error::new(error.kind(), format!("`{}` does not start: {error}", executable.display()))
             })?;
         self.parents.fetch_add(1, Ordering::Relaxed);
@@ -193,6 +198,8 @@ impl IsolatedTransport {
         let mut any = false;
         for _ in 0..MESSAGES_A_POLL {
             let Some(link) = &mut self.link else { break };
+            // Asked first: what it has sent before its end is there then.
+            let has_ended = link.process.has_ended();
             match link.channel.receive() {
                 Ok(Some(arrived)) => {
                     any = true;
@@ -201,10 +208,12 @@ impl IsolatedTransport {
                     }
                 }
                 Ok(None) => {
-                    if let Some(reason) = link.overdue(&self.launch, &self.wishes) {
-                        link.process.kill();
-                        self.lose_parent(&reason);
-                    }
+                    // Somebody else may have its end of the socket: the daemon of an MPI, or what it was starting.
+                    let reason = match has_ended {
+                        true => Some(link.describe_end(&ChannelError::Closed)),
+                        false => link.overdue(&self.launch, &self.wishes),
+                    };
+                    reason.iter().for_each(|reason| self.lose_parent(reason));
                     break;
                 }
                 Err(error) => {
@@ -248,7 +257,8 @@ impl IsolatedTransport {
                 }
             }
             FromParent::Output { worker, piece, host, output } => {
-                let receipt = Receipt { piece, take: self.take.clone(), doorbell: Arc::clone(&self.doorbell) };
+                let receipt =
+                    Receipt { piece, take: self.take.clone(), doorbell: Arc::clone(&self.doorbell) };
                 if let Some(voice) = self.voices.get(&worker) {
                     voice.say(host.into(), output, Some(Box::new(receipt)));
                 }
@@ -456,16 +466,30 @@ impl Transport for IsolatedTransport {
 
     fn rings(&self) -> Rings {
         match &self.link {
-            // Nobody says when the pause before the next parent is over, nor that one is overdue.
+            // Nobody says when the pause before the next parent is over.
             None => Rings::Never,
-            Some(_) => Rings::Mostly,
+            // Nor that one is overdue.
+            Some(link) if !link.is_here => Rings::Mostly,
+            Some(_) => Rings::Always,
         }
     }
 }
 
 impl Drop for IsolatedTransport {
+    /// Says goodbye, and takes in what workers wrote last. The thread has nothing else to do.
     fn drop(&mut self) {
         self.say(ToParent::Leave);
+        let until = Instant::now() + LAST_WORDS_PATIENCE;
+        while !self.voices.is_empty() && Instant::now() < until {
+            self.tell_taken();
+            self.listen();
+            self.reports.clear();
+            let Some(link) = &self.link else { break };
+            let (channel, taken) = (&link.channel, &self.taken);
+            self.doorbell.sleep(Some(until), || {
+                channel.has_arrived() || !taken.is_empty() || link.process.has_ended()
+            });
+        }
         if let Some(link) = &mut self.link {
             // One that does not take it finds its host gone.
             let _ = link.channel.flush_within(GOODBYE_PATIENCE);

@@ -52,7 +52,10 @@ impl Restarts {
             return None;
         }
         let deaths = std::mem::replace(&mut self.deaths, DEATHS_MAX - 1);
-        Some(format!("{deaths} isolated parents in a row have ended before a worker was ready, the last one: {}", self.reason))
+        Some(format!(
+            "{deaths} isolated parents in a row have ended before a worker was ready, the last one: {}",
+            self.reason
+        ))
     }
 }
 
@@ -71,7 +74,10 @@ mod tests {
         }
         assert_eq!(pauses, [0, 1, 2, 4, 8, 16]);
         restarts.note_death(start, "it fell again".to_owned());
-        assert!(restarts.verdict().is_some_and(|reason| reason.contains("it fell again")), "one more is tried");
+        assert!(
+            restarts.verdict().is_some_and(|reason| reason.contains("it fell again")),
+            "one more is tried"
+        );
     }
 
     #[test]
