@@ -7,7 +7,7 @@ use std::env;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
-use super::record::{ROLE_PARENT, ROLE_VARIABLE};
+use super::roles::{ROLE_PARENT, ROLE_VARIABLE};
 use crate::containment::{Containment, VARIABLE as CONTAINMENT_VARIABLE};
 use crate::process;
 use crate::wire::frame::PROTOCOL_VERSION;

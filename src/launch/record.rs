@@ -12,6 +12,7 @@ use super::decoy::Launch;
 use super::family::Family;
 use super::isolated;
 use super::prepare::prepared;
+use super::roles::{ROLE_PARENT, ROLE_VARIABLE, ROLE_WORKER};
 use super::transport;
 use crate::process;
 use crate::wire::control::Ticket;
@@ -21,10 +22,6 @@ use crate::wire::frame::PROTOCOL_VERSION;
 const ARGUMENTS_MAX: usize = 32;
 /// First argument of a process that was spawned by us.
 const GUARD_FLAG: &str = "--offshoot-guard";
-/// Set in the environment of a worker, and taken out again before anything of the user's runs.
-pub(crate) const ROLE_VARIABLE: &str = "OFFSHOOT_ROLE";
-pub(crate) const ROLE_WORKER: &str = "worker";
-pub(super) const ROLE_PARENT: &str = "parent";
 /// The descriptor through which a worker tells its guard how far it has come.
 pub(crate) const NEWS_VARIABLE: &str = "OFFSHOOT_NEWS";
 /// The descriptor of the page on which a worker says which task runs.

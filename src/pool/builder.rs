@@ -1,35 +1,23 @@
 //! The settings of a pool, and how it comes to be.
 
-use std::env;
 use std::ops::{Bound, RangeBounds};
 use std::path::PathBuf;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, unbounded};
-
+use super::Pool;
+use super::backend::{self, Wanted};
+use super::embedded;
 use super::isolation;
 use super::stats::Kind;
-use super::{Pool, Shared};
 use crate::containment::Containment;
 use crate::core::Config;
-use crate::driver::mpi_thread::MpiThread;
-use crate::driver::{Driver, Turnable, run_drivers};
 use crate::error::BuildError;
 use crate::isolation::Isolation;
-use crate::launch::{self, ProcessManager, Program, Site};
-use crate::process;
+use crate::launch::Program;
 use crate::slots::{Slots, SlotsError, Source};
 use crate::task::{Call, Registry, Task};
-use crate::transport::bells::Bells;
-use crate::transport::loopback::LoopbackTransport;
-use crate::transport::mpi::{self, MpiTransport, Terms};
+use crate::transport::Output;
 use crate::transport::output::Sink;
-use crate::transport::parent::{IsolatedTransport, ParentLaunch};
-use crate::transport::{Doorbell, Output, Pulse};
-use crate::wire::parent::Wishes;
 
 /// Unfinished tasks that a pool holds before `submit` waits.
 const QUEUE_MAX: usize = 65_536;
@@ -41,9 +29,6 @@ const KILL_GRACE: Duration = Duration::from_secs(1);
 /// How long another host may be silent, by default and at least.
 const HEARTBEAT_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The MPI of an isolated parent has this long to start at least, however impatient a pool is with its workers.
-const PARENT_START_MIN: Duration = Duration::from_secs(10);
 
 /// The settings of a pool. Each has a default; [`Builder::build`] makes the pool.
 ///
@@ -288,13 +273,13 @@ impl Builder {
                     sink,
                 };
                 let (shared, containment) = match decision.isolation {
-                    Isolation::Isolated => isolated(wanted, self.parent)?,
-                    Isolation::Auto | Isolation::Embedded => embedded(wanted)?,
+                    Isolation::Isolated => backend::isolated(wanted, self.parent)?,
+                    Isolation::Auto | Isolation::Embedded => embedded::embedded(wanted)?,
                 };
                 (shared, Kind { containment, isolation: decision.isolation, reason: decision.reason })
             }
             Backend::Loopback(registry) => {
-                let shared = in_memory(config, self.program, self.queue_max, registry)?;
+                let shared = backend::in_memory(config, self.program, self.queue_max, registry)?;
                 let (isolation, reason) = (Isolation::Embedded, "its workers are in memory");
                 (shared, Kind { containment: self.containment.unwrap_or_default(), isolation, reason })
             }
@@ -347,138 +332,4 @@ impl Builder {
         }
         Ok(Config { workers_min, workers_max, ..self.config })
     }
-}
-
-/// Why a pool of this process has no workers on other hosts.
-const ALREADY_OWN: &str = "this process has initialized MPI for a pool on this host alone, with a process manager of \
-                           offshoot's own, which starts workers here only: build the pool with other hosts first, or \
-                           export OFFSHOOT_PROCESS_MANAGER=hydra";
-
-/// What a pool with real workers is built of.
-struct Wanted<'a> {
-    config: Config,
-    program: Program,
-    queue_max: usize,
-    slots: &'a Slots,
-    containment: Option<Containment>,
-    kill_grace: Duration,
-    heartbeat_timeout: Duration,
-    sink: Option<Arc<Sink>>,
-}
-
-/// A pool whose MPI is in this process.
-fn embedded(wanted: Wanted<'_>) -> Result<(Arc<Shared>, Containment), BuildError> {
-    let Wanted { config, program, queue_max, slots, containment: asked, kill_grace, heartbeat_timeout, sink } =
-        wanted;
-    let terms = Terms { spawn_timeout: config.spawn_timeout, kill_grace, heartbeat_timeout, sink };
-    let sites: Vec<Site> = launch::sites(slots, config.workers_max)?;
-    // What was prepared can be told before MPI starts; whose MPI it is, only then.
-    launch::check_containment(asked, None)?;
-    let thread = MpiThread::get(config.spawn_timeout, launch::process_manager(slots.has_other_hosts()))?;
-    if slots.has_other_hosts() && mpi::facts().is_some_and(|facts| facts.manager == ProcessManager::Own) {
-        return Err(SlotsError::OwnHostOnly {
-            source_of_slots: slots.source.clone(),
-            reason: ALREADY_OWN.to_owned(),
-        }
-        .into());
-    }
-    let containment = mpi::facts().map_or(Containment::Fast, |facts| facts.containment);
-    launch::check_containment(asked, Some(containment))?;
-    let watchdog = Arc::clone(thread.watchdog());
-    let (commands, inbox) = unbounded();
-    let shared = Arc::new(Shared::new(commands, thread.doorbell(), queue_max));
-    shared.set_sink(terms.sink.clone());
-    let driven = Arc::clone(&shared);
-    thread.admit(move |runtime| {
-        let transport = MpiTransport::new(Rc::clone(runtime), terms, sites);
-        let driver = Driver::new(config, program, transport, inbox, driven);
-        watchdog.admit(&driver.books());
-        Box::new(driver) as Box<dyn Turnable>
-    })?;
-    Ok((shared, containment))
-}
-
-/// A pool whose MPI is in a process beside this one.
-fn isolated(wanted: Wanted<'_>, parent: Option<PathBuf>) -> Result<(Arc<Shared>, Containment), BuildError> {
-    let Wanted { config, program, queue_max, slots, containment: asked, kill_grace, heartbeat_timeout, sink } =
-        wanted;
-    // Another executable knows its roles. This one would run `main` again.
-    if parent.is_none() && !process::is_environment_remembered() {
-        return Err(BuildError::NotInitialized);
-    }
-    let own = || env::current_exe().map_err(|error| BuildError::Parent(error.to_string()));
-    let parent = ParentLaunch {
-        executable: parent.map_or_else(own, Ok)?,
-        containment: asked,
-        start_limit: config.spawn_timeout.max(PARENT_START_MIN),
-    };
-    let wishes = Wishes {
-        spawn_timeout: config.spawn_timeout,
-        kill_grace,
-        heartbeat_timeout,
-        is_output_wanted: sink.is_some(),
-        workers_max: config.workers_max,
-        slots: slots.clone(),
-    };
-    let bells = Bells::create().map_err(|error| BuildError::System(error.to_string()))?;
-    let doorbell = Arc::new(bells.of_host_behind());
-    let (commands, inbox) = unbounded();
-    let shared = Arc::new(Shared::new(commands, Arc::clone(&doorbell), queue_max));
-    shared.set_sink(sink.clone());
-    let driven = Arc::clone(&shared);
-    let (report, started) = bounded(1);
-    let body = move || {
-        let parents = driven.count_of_parents();
-        let begun = IsolatedTransport::start(parent, wishes, sink, (Arc::clone(&doorbell), bells), parents);
-        let transport = match begun {
-            Ok((transport, facts)) => {
-                let fits = asked.is_none_or(|asked| asked == facts.containment);
-                let _ = report.send(Ok(facts));
-                if !fits {
-                    return;
-                }
-                transport
-            }
-            Err(error) => return drop(report.send(Err(error))),
-        };
-        let driver: Box<dyn Turnable> = Box::new(Driver::new(config, program, transport, inbox, driven));
-        let (_, no_requests) = unbounded();
-        run_drivers(&doorbell, &Pulse::default(), &no_requests, &(), vec![driver]);
-    };
-    thread::Builder::new()
-        .name("offshoot isolated".to_owned())
-        .spawn(body)
-        .map_err(|error| BuildError::System(error.to_string()))?;
-    let facts = started.recv().map_err(|_| BuildError::Parent("its thread panicked".to_owned()))??;
-    match asked {
-        Some(asked) if asked != facts.containment => {
-            let reason = format!("that is what the MPI of the isolated parent, {}, has", facts.version);
-            Err(BuildError::Containment { asked, has: facts.containment, reason })
-        }
-        _ => Ok((shared, facts.containment)),
-    }
-}
-
-fn in_memory(
-    config: Config,
-    program: Program,
-    queue_max: usize,
-    registry: Registry,
-) -> Result<Arc<Shared>, BuildError> {
-    let doorbell = Arc::new(Doorbell::default());
-    let (commands, inbox) = unbounded();
-    let shared = Arc::new(Shared::new(commands, Arc::clone(&doorbell), queue_max));
-    let driven = Arc::clone(&shared);
-    let body = move || {
-        let transport = LoopbackTransport::new(registry, Arc::clone(&doorbell));
-        let driver: Box<dyn Turnable> = Box::new(Driver::new(config, program, transport, inbox, driven));
-        // Nobody can ask this engine for anything: it ends with its one driver.
-        let (_, no_requests) = unbounded();
-        run_drivers(&doorbell, &Pulse::default(), &no_requests, &(), vec![driver]);
-    };
-    thread::Builder::new()
-        .name("offshoot loopback".to_owned())
-        .spawn(body)
-        .map_err(|error| BuildError::System(error.to_string()))?;
-    Ok(shared)
 }

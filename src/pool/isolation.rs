@@ -2,10 +2,9 @@
 
 use std::env;
 
+use super::embedded;
 use crate::error::BuildError;
 use crate::isolation::{Isolation, VARIABLE};
-use crate::launch;
-use crate::transport::mpi;
 
 /// What was decided: never `Auto`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,27 +34,11 @@ pub(crate) fn decide(asked: Isolation) -> Result<Decision, BuildError> {
 
 /// What is safe in this process.
 pub(crate) fn decide_alone() -> Decision {
-    match why_isolated() {
+    match embedded::why_isolated() {
         Some(reason) => Decision { isolation: Isolation::Isolated, reason },
         None => Decision {
             isolation: Isolation::Embedded,
             reason: "nothing in this process speaks against its having the MPI",
         },
     }
-}
-
-/// Why this process should not make MPI calls of ours, if so.
-fn why_isolated() -> Option<&'static str> {
-    // What one pool has done, the next one may do.
-    if mpi::facts().is_some() {
-        return mpi::is_finalized().then_some("MPI was finalized in this process");
-    }
-    if launch::has_two_mpis() {
-        return Some("this process has loaded two MPI libraries");
-    }
-    if let Some(reason) = mpi::why_unfit() {
-        return Some(reason);
-    }
-    let is_of_larger_job = launch::Job::of_this_process().is_some_and(|job| job.size > 1);
-    is_of_larger_job.then_some("this process is a rank of a job of several")
 }

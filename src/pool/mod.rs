@@ -4,9 +4,15 @@
 //! as they finish. Beneath: `reply` (where answers go), `gate` (how many may be under way), `shared`
 //! (what API threads and the driver share).
 
+mod backend;
 mod block;
 mod builder;
 mod completed;
+#[cfg(feature = "mpi")]
+mod embedded;
+#[cfg(not(feature = "mpi"))]
+#[path = "embedded_absent.rs"]
+mod embedded;
 mod gate;
 mod handle;
 mod isolation;
