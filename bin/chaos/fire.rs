@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use fastrand::Rng;
-use offshoot::{Call, Handle, Limit, Pool, Program, Task, TaskError};
+use offshoot::{Call, Handle, Isolation, Limit, Pool, Program, Task, TaskError};
 use serde_bytes::ByteBuf;
 
 use super::ledger::{Entry, Kill, Ledger, Verdict, now};
@@ -16,7 +16,7 @@ use super::report::{Figures, Host, Resources};
 use super::tasks::{Way, checksum, die, fail, flip, nap, open_journal, stall, translate};
 use super::victims::{self, CHAOS, WORKER};
 use super::{Arguments, Spare};
-use crate::processes::Process;
+use crate::processes::{Process, isolated_parents};
 
 /// Tasks under way at once.
 const UNDER_WAY_MAX: usize = 200;
@@ -39,6 +39,8 @@ const KILL_EVERY: Duration = Duration::from_millis(250);
 const YOUTH: Duration = Duration::from_millis(1500);
 /// How long the tasks that are under way at the end may take.
 const END_LIMIT: Duration = Duration::from_secs(60);
+/// How long a restart is waited for; there may be no work for it.
+const RESTART_LIMIT: Duration = Duration::from_secs(5);
 /// A death that is not seen by then was no death.
 const DETECT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -59,7 +61,9 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let journal = folder.join("journal");
     File::create(&journal).context("the journal cannot be made")?;
     let token = std::env::var(CHAOS).context("nobody watches this host")?;
+    let isolation = if arguments.isolated { Isolation::Isolated } else { Isolation::Auto };
     let pool = Pool::builder()
+        .isolation(isolation)
         .workers(0..=arguments.workers)
         .program(Program::this_executable().env(WORKER, &token))
         .initializer(open_journal(journal.clone()))
@@ -76,8 +80,7 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     work.ledger.hand_in(u64::MAX, false);
     work.ledger.resolve(u64::MAX, Verdict::Right);
     let (worked, deaths) = thread::scope(|scope| {
-        let killer =
-            scope.spawn(|| Killer::new(&pool, seed, &field, &token, arguments.spared()).kill_until_over());
+        let killer = scope.spawn(|| Killer::new(&pool, seed, &field, &token, arguments).kill_until_over());
         let worked = work.go_on_until(until);
         field.is_over.store(true, Ordering::Relaxed);
         (worked, killer.join())
@@ -102,8 +105,7 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
         after,
         all_ended: ended,
     };
-    let figures =
-        Figures::of(&host, &work.ledger, &stats, &deaths.detections, deaths.kills.len(), executions);
+    let figures = Figures::of(&host, &work.ledger, &stats, &deaths, executions);
     fs::write(folder.join(FIGURES), serde_json::to_string(&figures)?)
         .context("the figures cannot be told")?;
     fs::remove_file(&journal).context("the journal cannot be removed")
@@ -319,10 +321,14 @@ fn judge_named(id: u64, result: Result<u64, TaskError>, expected: Expected) -> V
 
 /// What a killer has done.
 #[derive(Default)]
-struct Deaths {
-    kills: Vec<Kill>,
+pub(super) struct Deaths {
+    pub(super) kills: Vec<Kill>,
     /// Nanoseconds from a death to the pool's knowing it.
-    detections: Vec<u64>,
+    pub(super) detections: Vec<u64>,
+    pub(super) parents: u64,
+    pub(super) daemons: u64,
+    /// Nanoseconds from the death of a parent to the first ready worker of the next.
+    pub(super) restarts: Vec<u64>,
 }
 
 struct Killer<'a> {
@@ -331,19 +337,21 @@ struct Killer<'a> {
     field: &'a Field,
     token: &'a str,
     spared: Vec<Spare>,
+    is_isolated: bool,
     /// What was answered when a worker was last killed that had not been ready.
     answered_at_start: u64,
     deaths: Deaths,
 }
 
 impl<'a> Killer<'a> {
-    fn new(pool: &'a Pool, seed: u64, field: &'a Field, token: &'a str, spared: Vec<Spare>) -> Self {
+    fn new(pool: &'a Pool, seed: u64, field: &'a Field, token: &'a str, arguments: &Arguments) -> Self {
         Self {
             pool,
             rng: Rng::with_seed(seed ^ 0xdead),
             field,
             token,
-            spared,
+            spared: arguments.spared(),
+            is_isolated: arguments.isolated,
             answered_at_start: 0,
             deaths: Deaths::default(),
         }
@@ -362,12 +370,45 @@ impl<'a> Killer<'a> {
                     known.push((worker, Instant::now()));
                 }
             }
-            if !known.is_empty() {
+            if self.is_isolated && self.rng.u32(..12) == 0 {
+                self.kill_behind_the_wall(&known);
+            } else if !known.is_empty() {
                 let (victim, since) = known[self.rng.usize(..known.len())];
                 self.kill(victim, since.elapsed() < YOUTH);
             }
         }
         self.deaths
+    }
+
+    /// Kills the parent, with which all workers go, or a daemon of its MPI, with which they may.
+    fn kill_behind_the_wall(&mut self, known: &[(Process, Instant)]) {
+        let stats = self.pool.stats();
+        if stats.workers_ready() == 0 || stats.tasks_answered < self.answered_at_start + 50 {
+            return;
+        }
+        self.answered_at_start = stats.tasks_answered;
+        let daemons = victims::daemons(self.token);
+        if !daemons.is_empty() && self.rng.u32(..3) == 0 {
+            victims::kill(daemons[self.rng.usize(..daemons.len())].id, libc::SIGKILL);
+            self.deaths.daemons += 1;
+            return;
+        }
+        let host = i32::try_from(std::process::id()).unwrap_or_default();
+        let Some(parent) = isolated_parents(host).first().copied() else { return };
+        let at = now();
+        victims::kill(parent.id, libc::SIGKILL);
+        self.deaths.parents += 1;
+        let killed = known.iter().map(|(worker, _)| Kill { process: worker.id.unsigned_abs(), at });
+        self.deaths.kills.extend(killed);
+        let until = Instant::now() + RESTART_LIMIT;
+        while Instant::now() < until {
+            let now_there = self.pool.stats();
+            if now_there.parents > stats.parents && now_there.workers_ready() > 0 {
+                self.deaths.restarts.push(now() - at);
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn kill(&mut self, victim: Process, is_young: bool) {

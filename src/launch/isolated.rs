@@ -5,7 +5,10 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::os::fd::RawFd;
+use std::path::Path;
+use std::time::Duration;
 
 use super::roles::{ROLE_PARENT, ROLE_VARIABLE};
 use crate::containment::{Containment, VARIABLE as CONTAINMENT_VARIABLE};
@@ -85,6 +88,33 @@ pub(crate) fn parent_environment(
 fn is_of_a_job(name: &str) -> bool {
     JOB_VARIABLES.iter().any(|beginning| name.starts_with(beginning))
 }
+
+/// Removes what the daemon of Open MPI 4 leaves in the folder for temporary files when the parent that it was for is killed:
+/// empty folders, `ompi.HOST.USER/jf.JOB`. Other MPIs leave nothing of that name that is empty.
+pub(crate) fn remove_empty_folders() {
+    let user = format!(".{}", rustix::process::geteuid().as_raw());
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+    for sessions in entries(&env::temp_dir()) {
+        let name = sessions.file_name().to_string_lossy().into_owned();
+        if !(name.starts_with("ompi.") && name.ends_with(&user)) {
+            continue;
+        }
+        // One that was made just now is about to be filled.
+        let is_old = |entry: &fs::DirEntry| {
+            let age =
+                entry.metadata().and_then(|data| data.modified()).map(|at| at.elapsed().unwrap_or_default());
+            age.is_ok_and(|age| age > YOUTH)
+        };
+        for job in entries(&sessions.path()).filter(is_old) {
+            // It fails for what is not empty.
+            let _ = fs::remove_dir(job.path());
+        }
+        let _ = fs::remove_dir(sessions.path());
+    }
+}
+
+/// How long a folder may be empty and still be somebody's.
+const YOUTH: Duration = Duration::from_millis(500);
 
 /// In a parent: the number of its socket, and its host, taken out of its environment.
 pub(super) fn take_parent() -> Result<(RawFd, u32), String> {

@@ -188,6 +188,7 @@ impl Parent {
         if let Some(runtime) = Rc::into_inner(runtime) {
             runtime.finish();
         }
+        launch::remove_empty_folders();
         exit(0)
     }
 }

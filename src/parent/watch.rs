@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open};
@@ -23,6 +23,9 @@ use crate::wire::parent::FromParent;
 
 /// How long the main thread has to end in order when the host is gone.
 const ORDERLY_END: Duration = Duration::from_secs(1);
+
+/// How long `MPI_Comm_spawn` may take to return when its worker is dead. Another parent costs less than to wait for longer.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) struct Watch {
     is_host_gone: AtomicBool,
@@ -81,10 +84,16 @@ impl Watch {
 
     fn watch_pulse(&self, socket: OwnedFd) {
         let mut launchers = Launchers::default();
+        let mut dead_since: Option<Instant> = None;
         let (call, silence, cause) = self.pulse.watch(|call| match call {
             Call::Spawn => {
                 launchers.look();
-                launchers.loss()
+                let is_dead = self.killer.get().is_some_and(Killer::has_dead_spawn);
+                dead_since = is_dead.then(|| dead_since.unwrap_or_else(Instant::now));
+                let is_hopeless = dead_since.is_some_and(|since| since.elapsed() > RELEASE_PATIENCE);
+                let hopeless =
+                    || is_hopeless.then(|| "the worker is dead, and that did not bring it back".to_owned());
+                launchers.loss().or_else(hopeless)
             }
             Call::Other | Call::Disconnect | Call::Finalize => None,
         });

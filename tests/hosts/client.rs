@@ -15,7 +15,8 @@ fn main() -> anyhow::Result<()> {
     let pool = builder.parent_executable(&other).build()?;
     println!("{}: {}", pool.stats().isolation(), pool.stats().isolation_reason());
     ensure!(pool.stats().isolation() == Isolation::Isolated);
-    let reports = pool.map((0..100).map(|_| report::start(vec!["HOME".to_owned()]))).collect::<Result<Vec<_>, _>>()?;
+    let reports =
+        pool.map((0..100).map(|_| report::start(vec!["HOME".to_owned()]))).collect::<Result<Vec<_>, _>>()?;
     println!("{} reports, the first: {:?}", reports.len(), reports[0]);
     pool.shutdown();
     let maps = std::fs::read_to_string("/proc/self/maps")?;

@@ -23,6 +23,9 @@ use crate::transport::Doorbell;
 /// Of its arguments, what names it in a list of processes.
 const FLAG: &str = "--offshoot-parent";
 
+/// How long the daemons of a parent that was killed may take to notice.
+const DAEMONS_LEAVE: Duration = Duration::from_secs(2);
+
 /// A parent that was started.
 pub(super) struct ParentProcess {
     pid: u32,
@@ -99,8 +102,13 @@ impl ParentProcess {
 impl End {
     fn await_child(&self, mut child: Child, doorbell: &Doorbell) {
         let status = child.wait();
+        let is_clean = status.as_ref().is_ok_and(ExitStatus::success);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
         self.known.notify_all();
         doorbell.ring();
+        if !is_clean {
+            thread::sleep(DAEMONS_LEAVE);
+            launch::remove_empty_folders();
+        }
     }
 }

@@ -185,7 +185,10 @@ impl IsolatedTransport {
         self.parents.fetch_add(1, Ordering::Relaxed);
         tracing::debug!("the isolated parent is process {}", process.pid());
         channel.push(ToParent::Bells.encode(), Some(self.bells.file()?))?;
-        channel.push(ToParent::Begin(self.wishes.clone()).encode(), None)?;
+        // The rest of the time is for another parent, should this one be caught in the spawn.
+        let spawn_timeout = self.wishes.spawn_timeout * 2 / 3;
+        let wishes = Wishes { spawn_timeout, ..self.wishes.clone() };
+        channel.push(ToParent::Begin(wishes).encode(), None)?;
         let (since, bell) = (Instant::now(), self.bells.of_host());
         let mut link = Link { process, channel, since, bell, is_here: false, stalled: None, reason: None };
         // That it has died already is found out like any other death.
