@@ -159,6 +159,17 @@ fn started_inside_mpiexec_n_1() {
     Scenario::new("works").launched(&["mpiexec", "-n", "1"]).run();
 }
 
+/// Open MPI 4's launcher ends a job with the first worker that dies, unless it was told not to.
+#[test]
+fn a_job_that_ends_with_a_worker() {
+    let asked = |scenario: Scenario, launcher: &[&str]| scenario.launched(launcher).run();
+    asked(Scenario::new("survives_in_a_job").env("EXPECTED", "maybe"), &["mpiexec", "-n", "1"]);
+    if mpi::environment::library_version().is_ok_and(|version| version.starts_with("Open MPI v4")) {
+        let recovering = ["mpiexec", "--enable-recovery", "-n", "1"];
+        asked(Scenario::new("survives_in_a_job").env("EXPECTED", "yes"), &recovering);
+    }
+}
+
 #[test]
 fn started_as_rank_1_of_mpiexec_n_2() {
     Scenario::new("as_rank_1").launched(&["mpiexec", "-n", "2"]).run();

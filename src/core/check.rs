@@ -12,6 +12,7 @@ impl Scheduler {
         self.assert_workers_consistent();
         self.assert_tasks_consistent();
         self.assert_deadlines_ahead();
+        self.ordered.assert_consistent();
         self.starting.assert_consistent();
         self.retiring.assert_consistent();
         for program in &self.programs {
@@ -35,7 +36,7 @@ impl Scheduler {
         for (&id, worker) in &self.workers {
             let program = &self.programs[worker.program.0 as usize];
             let lines = [
-                self.starting.contains(id),
+                self.ordered.contains(id) != self.starting.contains(id),
                 program.idle.contains(id),
                 program.running.contains(id),
                 self.retiring.contains(id),

@@ -16,7 +16,7 @@ pub(crate) enum Event {
     /// A user no longer wants a task.
     Cancel { task: TaskId },
     /// The spawn of a worker returned: its process exists, its hello is still to come.
-    /// Its time to become ready begins now.
+    /// Its time to become ready begins now; before, it has waited for its turn, and time was the transport's business.
     Spawned { worker: WorkerId },
     /// A worker did not come to be: the spawn failed, its hello was refused, or its initializer failed.
     /// The driver has already closed whatever there was of it. `lasting`: the next one would fail alike.
@@ -58,8 +58,9 @@ pub(crate) enum ShutdownMode {
 /// Something to be done, taken from [`Scheduler::poll`](super::Scheduler::poll).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Start a worker. Closed by exactly one of `SpawnFailed` (while it starts), `Gone` (while it retires),
-    /// our own `Kill`, or our own `Abandon`, which also answers `Lost`.
+    /// Start a worker. `Spawned` or `SpawnFailed` follows, however long it takes. Closed by exactly one of
+    /// `SpawnFailed` (while it starts), `Gone` (while it retires), our own `Kill`, or our own `Abandon`, which also
+    /// answers `Lost`.
     /// Neighbouring spawns of one program may share one `MPI_Comm_spawn` (a cohort).
     Spawn { worker: WorkerId, program: ProgramId },
     /// Put a task at the end of a worker's window; `attempt` counts from 1.

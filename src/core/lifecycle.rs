@@ -19,9 +19,16 @@ impl Scheduler {
         let round = program.health.round();
         let state = State::Starting { since: now };
         self.workers.insert(worker, Worker { program: id, round, proven: false, state });
-        self.starting.join(worker, now);
+        self.ordered.join(worker, now);
         self.counted.spawns += 1;
         self.actions.push_back(Action::Spawn { worker, program: id });
+    }
+
+    /// It is ready, or will never be.
+    pub(super) fn leave_start(&mut self, id: WorkerId) {
+        if !self.ordered.leave(id) {
+            self.starting.leave(id);
+        }
     }
 
     /// Asks an idle worker to leave.
@@ -62,7 +69,7 @@ impl Scheduler {
         match worker.state {
             State::Starting { .. } => {
                 program.starting -= 1;
-                self.starting.leave(id);
+                self.leave_start(id);
             }
             State::Idle => {
                 program.ready.leave(id);

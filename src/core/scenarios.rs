@@ -154,8 +154,9 @@ fn one_task_grows_one_worker_which_leaves_when_idle() {
         "
         0ms    tick             |
         1ms    submit t0        | spawn w0
-        1ms    next 30001ms
+        1ms    next never
         50ms   spawned w0       |
+        50ms   next 30050ms
         90ms   ready w0         | send w0 t0
         95ms   answers w0 t0 4ms | t0 answered
         95ms   next 10095ms
@@ -367,12 +368,14 @@ fn a_start_that_takes_too_long_is_given_up() {
         workers(0, 1),
         1,
         "
-        0ms    submit t0  | spawn w0
-        30s    until      | abandon w0, t0 spawn-failed
-        31s    ready w0   |
-        31s    failed w0  |
-        32s    submit t1  | spawn w1
-        33s    ready w1   | send w1 t1
+        0ms    submit t0   | spawn w0
+        0ms    next never
+        40s    spawned w0  |
+        70s    until       | abandon w0, t0 spawn-failed
+        71s    ready w0    |
+        71s    failed w0   |
+        72s    submit t1   | spawn w1
+        73s    ready w1    | send w1 t1
     ",
     );
 }

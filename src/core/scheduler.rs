@@ -32,6 +32,9 @@ pub(crate) struct Scheduler {
     pub(super) tasks: Table<Task>,
     pub(super) workers: FxHashMap<WorkerId, Worker>,
     pub(super) kinds: FxHashMap<KindId, Mean>,
+    /// Workers that were asked for and not spawned yet, of all programs. How long that may take is the transport's
+    /// business.
+    pub(super) ordered: Line,
     /// Workers that are starting, of all programs, since their spawn.
     pub(super) starting: Line,
     /// Workers that were asked to leave, of all programs, since then.
@@ -69,6 +72,7 @@ impl Scheduler {
             tasks: Table::default(),
             workers: FxHashMap::default(),
             kinds: FxHashMap::default(),
+            ordered: Line::default(),
             starting: Line::default(),
             retiring: Line::default(),
             alarms: Alarms::default(),
@@ -153,8 +157,7 @@ impl Scheduler {
     /// The worker is of use only when it is ready, but its time begins now: how long it waited for its
     /// turn to be spawned is not its fault.
     fn on_spawned(&mut self, id: WorkerId) {
-        if self.starting.contains(id) {
-            self.starting.leave(id);
+        if self.ordered.leave(id) {
             self.starting.join(id, self.now);
         }
     }
@@ -167,13 +170,13 @@ impl Scheduler {
             return;
         };
         worker.state = State::Idle;
-        self.starting.leave(id);
-        let now = self.now;
         let program = &mut self.programs[worker.program.0 as usize];
+        let now = self.now;
         program.spawn_mean.learn(now.since(since));
         program.starting -= 1;
         program.ready.join(id, now);
         program.idle.join(id, now);
+        self.leave_start(id);
     }
 
     /// The driver has closed the worker itself; anybody else would be abandoned.

@@ -9,7 +9,7 @@ pub(crate) struct Stats {
     pub(crate) tasks_waiting: u64,
     /// Tasks in workers' windows.
     pub(crate) tasks_held: u64,
-    /// Workers spawned and not ready yet.
+    /// Workers asked for and not ready yet.
     pub(crate) workers_starting: u32,
     /// Workers that hold nothing.
     pub(crate) workers_idle: u32,
@@ -38,7 +38,7 @@ impl Scheduler {
         Stats {
             tasks_waiting: waiting as u64,
             tasks_held: (self.tasks.len() - waiting) as u64,
-            workers_starting: self.starting.len(),
+            workers_starting: self.ordered.len() + self.starting.len(),
             workers_idle: self.programs.iter().map(|program| program.idle.len()).sum(),
             workers_busy: self.programs.iter().map(|program| program.running.len()).sum(),
             workers_draining: self.programs.iter().map(|program| program.draining).sum(),

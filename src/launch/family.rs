@@ -39,7 +39,9 @@ pub(crate) struct Family {
     pub(super) own_manager: fn(&str) -> OwnManager,
     /// How it is told where workers go.
     pub(super) placement: Placement,
-    /// Whether it lets one thread spawn while another sends and receives, and what that costs.
+    /// Whether one thread may spawn while another sends and receives, and goes on with it.
+    pub(super) spawns_aside: bool,
+    /// How spawns are made, and what they do to running work.
     pub(crate) spawn_thread: &'static str,
     /// What lets the host live through a worker's death in the middle of a transfer; or why nothing does.
     pub(super) survivable: Result<Survivable, &'static str>,
@@ -97,6 +99,17 @@ pub(super) struct Survivable {
     pub(super) host_only: &'static [Setting],
     /// In what portions frames have to travel.
     pub(super) flow: Option<Flow>,
+    /// What a job must have been started with, so that its launcher does not end all of it with a worker.
+    pub(super) of_job: Option<OfJob>,
+}
+
+/// An option of a launcher, which every process of the job can see.
+#[derive(Debug)]
+pub(super) struct OfJob {
+    pub(super) option: &'static str,
+    /// This variable has this value then.
+    pub(super) variable: &'static str,
+    pub(super) value: &'static str,
 }
 
 /// Why a version cannot be used, and what to do.

@@ -36,6 +36,7 @@ pub(super) const FAMILY: Family = Family {
     placement: Placement::OwnHostOnly(
         "several hosts are untried with Intel MPI: use Open MPI 4.1 or MPICH, or name this host alone",
     ),
+    spawns_aside: false,
     spawn_thread: "untried",
     // What MPICH does with libfabric over TCP and messages of 4 to 16 KiB was tried, and survives most deaths but not
     // all: docs/MPI.md.

@@ -37,11 +37,14 @@ pub(crate) use executable::check_program;
 pub(crate) use hosts::own_name;
 pub(crate) use installation::has_two_mpis;
 pub(crate) use isolated::{parent_environment, remove_empty_folders};
-pub(crate) use manager::{AWAITED, IS_AWAITED, Manager, NOT_AWAITED, ProcessManager, serve};
+pub(crate) use manager::{
+    AWAITED, IS_AWAITED, Manager, NOT_AWAITED, Order, ProcessManager, Standing, Starter, serve,
+};
 pub(crate) use preflight::{Job, check_machine, findings};
 pub(crate) use prepare::{
     Outcome, Prepared, answers_of_nobody, awaited_port, finalizes_after_loss, greeting, jam_limit, linger,
-    needs_burial, prepare, prepared, process_manager, secret_info, spawn_info, spawn_pause, take_secret,
+    needs_burial, prepare, prepared, process_manager, secret_info, spawn_info, spawn_pause, spawns_aside,
+    take_secret,
 };
 pub(crate) use program::Initializer;
 pub use program::Program;

@@ -51,6 +51,7 @@ pub(super) const FAMILY: Family = Family {
         },
         outlives_hosts: true,
     },
+    spawns_aside: false,
     spawn_thread: "a second thread may spawn, but running work stalls for as long as the spawn takes",
     survivable: Ok(Survivable {
         component: "libfabric",
@@ -61,6 +62,7 @@ pub(super) const FAMILY: Family = Family {
         ],
         host_only: MOMENTARY,
         flow: Some(PORTIONS),
+        of_job: None,
     }),
     containment: "the guard, which finalizes in a dead worker's place, and a decoy for the host; the death of a guard \
                   ends all workers",

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::family::{
-    Agent, Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, Survivable, Value, When,
+    Agent, Family, Farewell, Launcher, OfJob, OwnManager, Placement, Release, Setting, Survivable, Value,
+    When,
 };
 use super::installation::Installation;
 use crate::wire::flow::Flow;
@@ -75,6 +76,7 @@ pub(super) const FAMILY: Family = Family {
         agent: Agent { variable: "OMPI_MCA_plm_rsh_agent", only_with: None, default: "ssh : rsh" },
         outlives_hosts: false,
     },
+    spawns_aside: true,
     spawn_thread: "a second thread may spawn: running work stalls for 16 ms",
     survivable: Ok(Survivable {
         component: "the component `mca_pml_ucx.so`",
@@ -92,6 +94,11 @@ pub(super) const FAMILY: Family = Family {
         ],
         host_only: &[],
         flow: Some(PORTIONS),
+        of_job: Some(OfJob {
+            option: "--enable-recovery",
+            variable: "OMPI_MCA_orte_enable_recovery",
+            value: "1",
+        }),
     }),
     containment: "the guard, with `orte_enable_recovery`",
     farewell: Farewell { finalizes_after_loss: true },

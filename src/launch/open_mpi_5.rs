@@ -87,6 +87,7 @@ pub(super) const FAMILY: Family = Family {
         "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs: use \
          Open MPI 4.1 or MPICH, or name this host alone",
     ),
+    spawns_aside: true,
     spawn_thread: "a second thread may spawn: running work stalls for 34 ms",
     survivable: Ok(Survivable {
         component: "TCP",
@@ -108,6 +109,7 @@ pub(super) const FAMILY: Family = Family {
         ],
         host_only: &[],
         flow: None,
+        of_job: None,
     }),
     containment: "the guard, with fault tolerance enabled",
     // It says goodbye to those whom it has never talked to, and crashes if one of them is gone.

@@ -223,6 +223,11 @@ pub(crate) fn process_manager(has_other_hosts: bool) -> ProcessManager {
     if has_other_hosts || mpi::environment::is_initialized() { ProcessManager::Launcher } else { chosen }
 }
 
+/// Whether one thread may spawn while another one sends and receives, and goes on with it.
+pub(crate) fn spawns_aside() -> bool {
+    prepared().and_then(|prepared| prepared.family).is_some_and(|family| family.spawns_aside)
+}
+
 /// What each `MPI_Comm_spawn` is to be told, as keys and values of its info.
 pub(crate) fn spawn_info() -> &'static [(&'static str, &'static str)] {
     prepared().and_then(|prepared| prepared.family).map_or(&[], |family| family.spawn_info)

@@ -7,10 +7,12 @@
 
 use std::env;
 use std::fs;
+use std::ops::Not;
 use std::sync::OnceLock;
 
-use super::family::{Family, Setting, Survivable, Value};
+use super::family::{Family, OfJob, Setting, Survivable, Value};
 use super::installation::{Installation, mapped_files, own_maps};
+use super::preflight::Job;
 use crate::containment::{Containment, VARIABLE};
 use crate::error::BuildError;
 use crate::finding::Finding;
@@ -87,6 +89,14 @@ fn survivable(
     }
     if !(means.is_there)(installation) {
         return Err((format!("this {} was built without {}", family.name, means.component), another()));
+    }
+    if let Some(OfJob { option, variable, value }) = &means.of_job
+        && Job::of_this_process().is_some()
+        && env::var(variable).is_ok_and(|theirs| theirs == *value).not()
+    {
+        let why =
+            format!("the launcher of this job ends all of it when a worker dies, for want of `{option}`");
+        return Err((why, format!("start it with `mpiexec {option} -n ...`")));
     }
     for setting in means.settings() {
         let theirs = env::var(setting.name).ok();

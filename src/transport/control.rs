@@ -41,6 +41,8 @@ const TELL_ROOM: usize = WINDOW / 4;
 /// What is told of a guard's worker.
 #[derive(Debug)]
 pub(crate) enum Notice {
+    /// It was started ahead of its spawn, and waits for that.
+    Waits,
     /// It passed `MPI_Init`.
     Ready,
     /// It ended, or its guard did.
@@ -67,6 +69,7 @@ pub(crate) struct Expectation {
 }
 
 /// The parent's end of the control channel.
+#[derive(Clone)]
 pub(crate) struct Control {
     address: String,
     state: Arc<State>,

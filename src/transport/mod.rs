@@ -22,7 +22,7 @@ pub(crate) mod mpi;
 pub(crate) mod output;
 pub(crate) mod parent;
 mod patience;
-mod pulse;
+pub(crate) mod pulse;
 #[cfg(feature = "mpi")]
 pub(crate) mod stream;
 
@@ -34,7 +34,8 @@ pub(crate) use pulse::{Call, Pulse};
 /// What the driver asks of a transport. No method blocks on a worker, except `spawn` on MPI, which
 /// lasts as long as `MPI_Comm_spawn` does.
 pub(crate) trait Transport {
-    /// Starts a worker. [`Report::Spawned`] or [`Report::SpawnFailed`] follows from `poll`.
+    /// Starts a worker. [`Report::Spawned`] or [`Report::SpawnFailed`] follows from `poll`, within bounded time of its
+    /// turn.
     fn spawn(&mut self, worker: WorkerId, program: &Program);
     /// Sends a frame. Frames to one worker arrive in the order in which they were sent.
     fn send(&mut self, worker: WorkerId, frame: Parcel);

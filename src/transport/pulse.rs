@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks of the watchdog at a thread that is awake.
 const STEP: Duration = Duration::from_millis(250);
@@ -133,6 +133,37 @@ impl Pulse {
     }
 }
 
+/// Tells how long something has been going on, for those who look now and then. However late a look comes, it counts for
+/// two steps at most.
+#[derive(Debug)]
+pub(crate) struct Stopwatch {
+    what: Option<u64>,
+    silence: Duration,
+    looked: Instant,
+}
+
+impl Default for Stopwatch {
+    fn default() -> Self {
+        Self { what: None, silence: Duration::ZERO, looked: Instant::now() }
+    }
+}
+
+impl Stopwatch {
+    /// Counts the time since the last look, unless that was done just now: for how long `what` has been going on.
+    pub(crate) fn look(&mut self, what: u64) -> Option<Duration> {
+        if self.what != Some(what) {
+            *self = Self { what: Some(what), ..Self::default() };
+        }
+        let passed = self.looked.elapsed();
+        if passed < STEP {
+            return None;
+        }
+        self.looked = Instant::now();
+        self.silence += passed.min(2 * STEP);
+        Some(self.silence)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -168,6 +199,20 @@ mod tests {
         let stuck =
             pulse.during(Call::Spawn, Duration::from_secs(3600), || watchdog.join().expect("it watches"));
         assert_eq!((stuck.0, stuck.2.as_deref()), (Call::Spawn, Some("nobody is there")));
+    }
+
+    #[test]
+    fn a_stopwatch_counts_looks_and_begins_anew() {
+        let mut stopwatch = Stopwatch::default();
+        assert_eq!(stopwatch.look(1), None, "it has just begun");
+        thread::sleep(3 * STEP);
+        assert_eq!(stopwatch.look(1), Some(2 * STEP), "however late");
+        assert_eq!(stopwatch.look(1), None);
+        thread::sleep(STEP);
+        assert!(stopwatch.look(1).is_some_and(|silence| silence >= 3 * STEP));
+        assert_eq!(stopwatch.look(2), None);
+        thread::sleep(STEP);
+        assert!(stopwatch.look(2).is_some_and(|silence| (STEP..=2 * STEP).contains(&silence)));
     }
 
     #[test]

@@ -122,6 +122,7 @@ scenarios! {
         workers_max_above_the_slots,
         works,
         works_without_temporary_directory,
+        survives_in_a_job,
         as_rank_1,
         as_rank_1_of_a_job_that_never_starts,
         a_guard_is_killed,

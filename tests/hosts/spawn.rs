@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use mpi::environment::library_version;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
-use offshoot::{BuildError, Builder, Diagnosis, Pool, Program, SpawnCause, TaskError};
+use offshoot::{BuildError, Builder, Containment, Diagnosis, Pool, Program, SpawnCause, TaskError};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::programs::shell;
@@ -208,6 +208,28 @@ pub(crate) fn works_without_temporary_directory() -> anyhow::Result<()> {
         }
         Err(Ok(error)) => bail!(error),
         Err(Err(error)) => bail!(error),
+    }
+    Ok(())
+}
+
+/// In a job of a launcher: a pool survives a worker's death, or refuses to promise it.
+pub(crate) fn survives_in_a_job() -> anyhow::Result<()> {
+    match Pool::builder().workers(0..=1).containment(Containment::Survivable).build() {
+        Ok(pool) => {
+            let worker = result(pool.submit(pid())?)?;
+            let worker = i32::try_from(worker).ok().and_then(Pid::from_raw).context("a process has an id")?;
+            kill_process(worker, Signal::KILL)?;
+            ensure!(result(pool.submit(double(21))?)? == 42, "another worker has taken over");
+        }
+        Err(BuildError::Containment { reason, .. }) => {
+            ensure!(env::var("EXPECTED").is_ok_and(|expected| expected == "maybe"), "{reason}");
+            let is_open_mpi_4 = library_version().is_ok_and(|version| version.starts_with("Open MPI v4"));
+            ensure!(!is_open_mpi_4 || reason.contains("mpiexec --enable-recovery"), "{reason}");
+            let pool = Pool::builder().workers(0..=1).build()?;
+            ensure!(pool.stats().containment() == Containment::Fast);
+            ensure!(result(pool.submit(double(21))?)? == 42);
+        }
+        Err(error) => bail!(error),
     }
     Ok(())
 }

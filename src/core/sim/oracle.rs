@@ -428,7 +428,7 @@ fn deadlines_come_in_time(shadow: &Shadow, deadline: Option<Time>) {
         (worker.is_idle() && !is_needed).then(|| worker.turn_since + config.idle_timeout)
     };
     let worker_at = |worker: &Worker| match worker.place {
-        WorkerPlace::Starting => Some(worker.turn_since + config.spawn_timeout),
+        WorkerPlace::Starting => worker.is_spawned.then(|| worker.turn_since + config.spawn_timeout),
         WorkerPlace::Retiring => Some(worker.since + config.retire_timeout),
         WorkerPlace::Ready => leave_at(worker),
         WorkerPlace::Closed => None,

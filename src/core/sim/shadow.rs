@@ -66,6 +66,8 @@ pub(super) struct Worker {
     pub(super) since: Time,
     /// Since when it holds nothing, or its first task runs; while it starts, since when its time runs.
     pub(super) turn_since: Time,
+    /// Whether the transport has said that it is there.
+    pub(super) is_spawned: bool,
     pub(super) held: VecDeque<(usize, Option<f64>)>,
     pub(super) is_draining: bool,
     /// It must be abandoned.
@@ -300,7 +302,7 @@ impl Shadow {
     fn on_spawned(&mut self, WorkerId(id): WorkerId) {
         let worker = &mut self.workers[id as usize];
         if worker.place == WorkerPlace::Starting {
-            worker.turn_since = self.now;
+            (worker.is_spawned, worker.turn_since) = (true, self.now);
         }
     }
 
@@ -315,9 +317,10 @@ impl Shadow {
             let worker = &mut self.workers[index];
             worker.is_overdue |= !worker.is_lost
                 && worker.place == WorkerPlace::Starting
+                && worker.is_spawned
                 && worker.turn_since + config.spawn_timeout <= now;
             worker.is_lost |= match worker.place {
-                WorkerPlace::Starting => worker.turn_since + config.spawn_timeout <= now,
+                WorkerPlace::Starting => worker.is_spawned && worker.turn_since + config.spawn_timeout <= now,
                 WorkerPlace::Retiring => worker.since + config.retire_timeout <= now,
                 WorkerPlace::Ready | WorkerPlace::Closed => false,
             };
@@ -350,6 +353,7 @@ impl Shadow {
             place: WorkerPlace::Starting,
             since: self.now,
             turn_since: self.now,
+            is_spawned: false,
             held: VecDeque::new(),
             is_draining: false,
             is_lost: false,

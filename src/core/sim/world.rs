@@ -347,9 +347,7 @@ impl World {
         self.processes.push(Process::default());
         let takes = self.about(self.plan.luck.start);
         let at = self.now + takes;
-        if self.rng.permille(300) {
-            self.expect(self.now + takes / 2, Coming::Spawned(worker));
-        }
+        self.expect(self.now + takes / 2, Coming::Spawned(worker));
         let is_broken = u64::from(program.0) == self.plan.luck.broken_program;
         if is_broken || self.rng.permille(self.plan.luck.start_fails) {
             // Often the spawn is refused at once.

@@ -2,10 +2,11 @@
 //! out; pure, as the protocol is.
 //!
 //! A job is what one spawn has started. It is one process as a rule, a guard that speaks for its worker too; the
-//! host's own code may spawn others. Two things differ from hydra, and both make a spawn safer. A spawn is answered not
-//! when its processes have been started but when the first of them asks for the port of its parent: until then it
-//! fails, in order, if one of them ends. And whoever ends otherwise than in order takes its own job along, and nobody
-//! else.
+//! host's own code may spawn others. Three things differ from hydra. A spawn is answered not when its processes have been
+//! started but when the first of them asks for the port of its parent: until then it fails, in order, if one of them
+//! ends. Whoever ends otherwise than in order takes its own job along, and nobody else. And a process may be started
+//! ahead of its spawn: it asks for the port of a parent that has not spawned it yet, waits for the answer, and the
+//! host, which is told, need not wait in its spawn for what takes long.
 
 use std::collections::BTreeMap;
 
@@ -41,6 +42,8 @@ pub(crate) const NOT_AWAITED: &str = "offshoot_not_awaited";
 pub(super) enum Step {
     Say(Member, Vec<u8>),
     Start(Start),
+    /// Tell whoever had it started that it waits for its spawn.
+    Waits(Member),
     /// It is to end, whatever it does.
     Kill(Member),
 }
@@ -82,6 +85,17 @@ struct Job {
     parent: Option<Member>,
     /// What its parent was told, once it was: whether it is there.
     answer: Option<bool>,
+    /// It was started ahead of its spawn, which is still to come.
+    ahead: Option<Ahead>,
+}
+
+/// A job that waits for its spawn.
+#[derive(Debug)]
+struct Ahead {
+    /// By which the spawn is known.
+    arguments: Vec<Vec<u8>>,
+    /// Who waits for the port of its parent, if that was asked for.
+    asker: Option<Member>,
 }
 
 impl Jobs {
@@ -95,8 +109,8 @@ impl Jobs {
             members_ever: 0,
             jobs_ever: 0,
         };
-        let job =
-            jobs.add_job(Job { size: 1, values: FxHashMap::default(), parent: None, answer: Some(true) });
+        let values = FxHashMap::default();
+        let job = jobs.add_job(Job { size: 1, values, parent: None, answer: Some(true), ahead: None });
         let host = jobs.add_member(job);
         (jobs, host)
     }
@@ -178,10 +192,18 @@ impl Jobs {
 
     fn get(&mut self, member: Member, job: JobId, key: &[u8], steps: &mut Vec<Step>) {
         if key == PARENT_PORT {
+            if let Some(ahead) = &mut self.job(job).ahead {
+                ahead.asker = Some(member);
+                return steps.push(Step::Waits(member));
+            }
             // From now on they meet in MPI.
             self.answer_parent(job, true, steps);
         }
-        let Job { size, values, answer, .. } = self.job(job);
+        let Job { size, values, answer, ahead, .. } = self.job(job);
+        if let Some(ahead) = ahead.as_mut().filter(|_| key == IS_AWAITED.as_bytes()) {
+            // Its guard asks, because it is dead. A spawn that comes now is to fail at the guard's end.
+            ahead.asker = None;
+        }
         let mapping = format!("(vector,(0,1,{size}))");
         let value = match key {
             MAPPING => Some(mapping.as_bytes()),
@@ -207,7 +229,14 @@ impl Jobs {
     fn spawn(&mut self, parent: Member, spawn: Spawn, steps: &mut Vec<Step>) {
         let size = spawn.size();
         let values = spawn.values.into_iter().take(VALUES_MAX).collect();
-        let job = self.add_job(Job { size, values, parent: Some(parent), answer: None });
+        if let [command] = &spawn.commands[..]
+            && let Some((&id, job)) = self.jobs.iter_mut().find(|(_, job)| job.is_for(parent, command))
+        {
+            job.values.extend(values);
+            let asker = job.ahead.take().and_then(|ahead| ahead.asker);
+            return asker.into_iter().for_each(|asker| self.get(asker, id, PARENT_PORT, steps));
+        }
+        let job = self.add_job(Job { size, values, parent: Some(parent), answer: None, ahead: None });
         let commands = spawn.commands.into_iter();
         let all = commands.flat_map(|command| std::iter::repeat_n(command.clone(), command.count as usize));
         for (rank, command) in (0..).zip(all) {
@@ -216,9 +245,20 @@ impl Jobs {
         }
     }
 
+    /// Starts a process that its parent will spawn later, with the same arguments.
+    pub(super) fn start_ahead(&mut self, parent: Member, command: Command, steps: &mut Vec<Step>) -> Member {
+        let ahead = Some(Ahead { arguments: command.arguments.clone(), asker: None });
+        let values = FxHashMap::default();
+        let job = self.add_job(Job { size: 1, values, parent: Some(parent), answer: None, ahead });
+        let member = self.add_member(job);
+        steps.push(Step::Start(Start { member, rank: 0, size: 1, command }));
+        member
+    }
+
     /// Tells who has spawned a job whether it is there, if that has not been said.
     fn answer_parent(&mut self, job: JobId, is_there: bool, steps: &mut Vec<Step>) {
-        let Some(job) = self.jobs.get_mut(&job).filter(|job| job.answer.is_none()) else { return };
+        let is_asked = |job: &&mut Job| job.answer.is_none() && job.ahead.is_none();
+        let Some(job) = self.jobs.get_mut(&job).filter(is_asked) else { return };
         job.answer = Some(is_there);
         if let Some(parent) = job.parent {
             steps.push(Step::Say(parent, Answer::Spawned(job.size, is_there).encode()));
@@ -247,5 +287,13 @@ impl Jobs {
         self.members_ever += 1;
         self.members.insert(member, Part { job, has_finalized: false, in_barrier: false });
         member
+    }
+}
+
+impl Job {
+    /// Whether this spawn is the one that it was started ahead of.
+    fn is_for(&self, parent: Member, command: &Command) -> bool {
+        let is_same = |ahead: &Ahead| ahead.arguments == command.arguments;
+        self.parent == Some(parent) && self.ahead.as_ref().is_some_and(is_same)
     }
 }

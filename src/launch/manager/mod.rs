@@ -13,6 +13,7 @@
 mod jobs;
 mod protocol;
 mod server;
+mod starter;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,8 @@ use crate::finding::Finding;
 use crate::process::PassingVariables;
 pub(crate) use jobs::{AWAITED, IS_AWAITED, NOT_AWAITED};
 use server::Server;
+use starter::Orders;
+pub(crate) use starter::{Order, Standing, Starter};
 
 /// Chooses the process manager: `own`, or `hydra`.
 const CHOICE_VARIABLE: &str = "OFFSHOOT_PROCESS_MANAGER";
@@ -134,6 +137,7 @@ pub(super) fn prepare() {
 pub(crate) struct Manager {
     variables: PassingVariables,
     is_heard: Arc<AtomicBool>,
+    starter: Starter,
 }
 
 /// Starts a process manager for this process. MPI has not been initialized yet.
@@ -141,17 +145,19 @@ pub(crate) fn serve() -> std::io::Result<Manager> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let is_heard = Arc::new(AtomicBool::new(false));
-    let server = Server::new(ours, Arc::clone(&is_heard));
+    let (starter, orders) = Orders::new()?;
+    let server = Server::new(ours, orders, Arc::clone(&is_heard));
     thread::Builder::new().name("offshoot PMI".to_owned()).spawn(move || server.run())?;
     // It is the library's for as long as the process lives.
     let variables = PassingVariables::show(FD_VARIABLE, theirs.into_raw_fd())?;
-    Ok(Manager { variables, is_heard })
+    Ok(Manager { variables, is_heard, starter })
 }
 
 impl Manager {
-    /// MPI has been initialized, and has seen what it had to see. Whether it speaks with this manager.
-    pub(crate) fn settle(self) -> bool {
+    /// MPI has been initialized, and has seen what it had to see. If it speaks with this manager, processes may be
+    /// started ahead of their spawns.
+    pub(crate) fn settle(self) -> Option<Starter> {
         drop(self.variables);
-        self.is_heard.load(Ordering::Relaxed)
+        self.is_heard.load(Ordering::Relaxed).then_some(self.starter)
     }
 }

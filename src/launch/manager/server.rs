@@ -20,6 +20,7 @@ use rustix::process::{Pid, PidfdFlags};
 
 use super::jobs::{Jobs, Member, Start, Step};
 use super::protocol::Splitter;
+use super::starter::{Orders, Report, Standing};
 use super::{FD_VARIABLE, RANK_VARIABLE, SIZE_VARIABLE, SPAWNED_VARIABLE};
 use crate::launch::hosts::own_name;
 use crate::launch::record::is_guard;
@@ -28,7 +29,11 @@ use crate::process;
 
 pub(super) struct Server {
     jobs: Jobs,
+    host: Member,
     peers: BTreeMap<Member, Peer>,
+    /// Processes that the host has started ahead, and whom to tell of them.
+    orders: Orders,
+    reports: BTreeMap<Member, Report>,
     /// Whether the host's MPI has said anything.
     is_heard: Arc<AtomicBool>,
 }
@@ -51,11 +56,11 @@ struct Running {
 
 impl Server {
     /// A manager of a host that has the other end of this socket.
-    pub(super) fn new(host: UnixStream, is_heard: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(socket: UnixStream, orders: Orders, is_heard: Arc<AtomicBool>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        let (jobs, member) = Jobs::new(std::process::id(), u32::try_from(cores).unwrap_or(1));
-        let peer = Peer { socket: Some(host), splitter: Splitter::default(), process: None };
-        Self { jobs, peers: BTreeMap::from([(member, peer)]), is_heard }
+        let (jobs, host) = Jobs::new(std::process::id(), u32::try_from(cores).unwrap_or(1));
+        let peer = Peer { socket: Some(socket), splitter: Splitter::default(), process: None };
+        Self { jobs, host, peers: BTreeMap::from([(host, peer)]), orders, reports: BTreeMap::new(), is_heard }
     }
 
     pub(super) fn run(mut self) {
@@ -67,6 +72,13 @@ impl Server {
             // What they said before they ended has been heard.
             for member in ended {
                 self.bury(member);
+            }
+            while let Some(order) = self.orders.take() {
+                let (command, report) = order.into_command();
+                let mut steps = Vec::new();
+                let member = self.jobs.start_ahead(self.host, command, &mut steps);
+                self.reports.insert(member, report);
+                self.perform(steps);
             }
         }
     }
@@ -81,8 +93,10 @@ impl Server {
             .iter()
             .filter_map(|(member, peer)| Some((*member, peer.process.as_ref()?.end.as_fd())));
         let all: Vec<(Member, BorrowedFd<'_>)> = sockets.iter().copied().chain(ends).collect();
-        let mut fds: Vec<PollFd<'_>> =
-            all.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        let bell = self.orders.bell();
+        let mut fds: Vec<PollFd<'_>> = (all.iter().map(|(_, fd)| *fd).chain([bell]))
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
         if poll(&mut fds, None).is_err() {
             // A signal, as a rule.
             return (vec![], vec![]);
@@ -133,6 +147,7 @@ impl Server {
     fn bury(&mut self, member: Member) {
         // What it said last may still lie there; its worker, if it is a guard, may speak no more either.
         self.read(member);
+        self.reports.remove(&member);
         let Some(mut peer) = self.peers.remove(&member) else { return };
         if let Some(running) = &mut peer.process {
             // Somebody else in this process may have waited for it: then it has ended all the same.
@@ -148,6 +163,9 @@ impl Server {
         while let Some(step) = waiting.pop_front() {
             match step {
                 Step::Say(member, answer) => self.say(member, &answer),
+                Step::Waits(member) => {
+                    self.reports.remove(&member).into_iter().for_each(|report| report(Standing::Waits));
+                }
                 Step::Kill(member) => {
                     let process = self.peers.get_mut(&member).and_then(|peer| peer.process.as_mut());
                     if let Some(running) = process {
@@ -162,6 +180,9 @@ impl Server {
                         Err(error) => {
                             let name = String::from_utf8_lossy(&start.command.executable).into_owned();
                             tracing::warn!("`{name}` could not be started: {error}");
+                            if let Some(report) = self.reports.remove(&member) {
+                                report(Standing::NotStarted(error.to_string()));
+                            }
                             let mut more = Vec::new();
                             self.jobs.note_end(member, &mut more);
                             waiting.extend(more);

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use super::jobs::{AWAITED, IS_AWAITED, Jobs, Member, NOT_AWAITED, Start, Step};
 use super::protocol::{Command, Request, Spawn, Splitter};
 use super::server::Server;
+use super::starter::{Order, Orders, Standing, Starter};
 
 /// What MPICH 5.0.2 writes for a spawn.
 const SPAWN: &str = "mcmd=spawn\nnprocs=1\nexecname=/bin/worker\ntotspawns=1\nspawnssofar=1\nargcnt=2\narg1=--flag\narg2=a b=c\n\
@@ -261,14 +262,85 @@ fn a_host_is_told_what_a_plain_process_is() {
     );
 }
 
+#[test]
+fn what_was_started_ahead_waits_for_its_spawn() {
+    let mut books = Books::new();
+    let host = books.host;
+    let Request::Spawn(spawn) = &heard(SPAWN)[0] else { panic!("it is a spawn") };
+    let mut steps = Vec::new();
+    let [ahead, other] = ["a b=c", "another"].map(|last| {
+        let arguments = vec![b"--flag".to_vec(), last.as_bytes().to_vec()];
+        books.jobs.start_ahead(host, Command { arguments, ..spawn.commands[0].clone() }, &mut steps)
+    });
+    assert!(matches!(&steps[..], [Step::Start(one), Step::Start(_)] if one.member == ahead && one.size == 1));
+    assert_eq!(books.hear(ahead, GET_PARENT), [Step::Waits(ahead)], "who asks waits for the answer");
+    assert_eq!(books.hear(other, GET_PARENT), [Step::Waits(other)]);
+    let question = format!("cmd=get kvsname=x key={IS_AWAITED}\n");
+    let not_awaited = format!("cmd=get_result rc=0 msg=success found=TRUE value={NOT_AWAITED}");
+    assert_eq!(books.hear(ahead, &question), [say(ahead, &not_awaited)]);
+    assert_eq!(books.end(other), [], "the host is not told of what it has not spawned");
+    // The guard had asked because its worker is dead; but that one was not.
+    assert_eq!(books.hear(ahead, GET_PARENT), [Step::Waits(ahead)]);
+    let there = say(host, "cmd=spawn_result rc=0 errcodes=0");
+    assert_eq!(books.hear(host, SPAWN), [there, say(ahead, PORT)], "nothing else is started");
+    assert_eq!(books.end(ahead), []);
+}
+
+/// Its guard has been told that nobody waits for it, and leaves.
+#[test]
+fn who_died_while_it_waited_for_its_spawn_is_not_spawned() {
+    let mut books = Books::new();
+    let host = books.host;
+    let Request::Spawn(spawn) = &heard(SPAWN)[0] else { panic!("it is a spawn") };
+    let guard = books.jobs.start_ahead(host, spawn.commands[0].clone(), &mut Vec::new());
+    assert_eq!(books.hear(guard, GET_PARENT), [Step::Waits(guard)]);
+    let question = format!("cmd=get kvsname=x key={IS_AWAITED}\n");
+    assert_eq!(books.hear(guard, &question).len(), 1);
+    assert_eq!(books.hear(host, SPAWN), [], "it is not there any more");
+    assert_eq!(books.end(guard), [say(host, "cmd=spawn_result rc=0 errcodes=1")]);
+}
+
+#[test]
+fn a_spawn_may_come_before_the_question() {
+    let mut books = Books::new();
+    let host = books.host;
+    let Request::Spawn(spawn) = &heard(SPAWN)[0] else { panic!("it is a spawn") };
+    let command = spawn.commands[0].clone();
+    let guard = books.jobs.start_ahead(host, command.clone(), &mut Vec::new());
+    assert_eq!(books.hear(host, SPAWN), []);
+    let there = say(host, "cmd=spawn_result rc=0 errcodes=0");
+    assert_eq!(books.hear(guard, GET_PARENT), [there, say(guard, PORT)]);
+    let dead = books.jobs.start_ahead(host, command, &mut Vec::new());
+    assert_eq!(books.hear(host, SPAWN), []);
+    assert_eq!(books.end(dead), [say(host, "cmd=spawn_result rc=0 errcodes=1")]);
+    assert_eq!(books.spawn(1).len(), 1, "a spawn for which nothing was started starts something");
+}
+
 /// A server, and the end that an MPI would have.
 fn serve() -> BufReader<UnixStream> {
+    serve_with_starter().0
+}
+
+fn serve_with_starter() -> (BufReader<UnixStream>, Starter) {
+    let (starter, orders) = Orders::new().expect("there are descriptors");
     let (ours, theirs) = UnixStream::pair().expect("there are sockets");
     ours.set_nonblocking(true).expect("it is ours");
     theirs.set_read_timeout(Some(Duration::from_secs(20))).expect("it is ours");
-    let server = Server::new(ours, Arc::new(AtomicBool::new(false)));
+    let server = Server::new(ours, orders, Arc::new(AtomicBool::new(false)));
     thread::spawn(move || server.run());
-    BufReader::new(theirs)
+    (BufReader::new(theirs), starter)
+}
+
+/// Has something started ahead, and waits for what is said of it.
+fn start_ahead(starter: &Starter, executable: &str, arguments: &[&str]) -> Option<Standing> {
+    let (report, told) = crossbeam_channel::bounded(1);
+    starter.start(Order {
+        executable: executable.into(),
+        arguments: arguments.iter().map(Into::into).collect(),
+        directory: "/".into(),
+        report: Box::new(move |standing| drop(report.send(standing))),
+    });
+    told.recv_timeout(Duration::from_secs(20)).ok()
 }
 
 fn ask(mpi: &mut BufReader<UnixStream>, request: &str) -> String {
@@ -324,4 +396,16 @@ fn a_process_that_talks_nonsense_is_not_heard_any_more() {
     let babbles = "echo nonsense >&$PMI_FD; echo cmd=get key=PARENT_ROOT_PORT_NAME >&$PMI_FD; exit";
     assert_eq!(ask(&mut mpi, &spawn_of("bash", &["-c", babbles])), NOT_THERE);
     assert_eq!(ask(&mut mpi, "cmd=finalize\n"), "cmd=finalize_ack rc=0\n");
+}
+
+#[test]
+fn a_process_is_started_ahead_and_spawned_later() {
+    let (mut mpi, starter) = serve_with_starter();
+    let missing = start_ahead(&starter, "/nowhere/worker", &[]);
+    assert!(matches!(missing, Some(Standing::NotStarted(_))), "{missing:?}");
+    let asks = "echo cmd=get key=PARENT_ROOT_PORT_NAME >&$PMI_FD; read -r -u $PMI_FD line; \
+                [[ $line = *value=port ]] && echo cmd=finalize >&$PMI_FD";
+    assert_eq!(start_ahead(&starter, "bash", &["-c", asks]), Some(Standing::Waits));
+    assert_eq!(ask(&mut mpi, &spawn_of("bash", &["-c", asks])), THERE);
+    assert_eq!(start_ahead(&starter, "true", &["x"]), None, "its end is its guard's news, if it has one");
 }

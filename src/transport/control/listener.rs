@@ -335,6 +335,7 @@ impl Connection {
                     let how = if expected.is_overdue { How::Overdue } else { ended.how };
                     Notice::Ended(Ended { how, ..ended }, at)
                 }
+                Notice::Waits => notice,
                 Notice::Ready => {
                     (expected.deadline, expected.jam) = (None, None);
                     notice

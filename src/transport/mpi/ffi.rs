@@ -3,7 +3,7 @@
 //! rsmpi initializes MPI and lends its types; what it lacks (error handlers, `MPI_Info`, spawning
 //! with errors, receives into owned buffers, `MPI_Testsome` over a set that shrinks,
 //! `MPI_Comm_disconnect`) is here. Every call checks its return code and asserts that it is made on
-//! the one thread that owns MPI. No call here blocks on another process, except
+//! the one thread that owns MPI, or, where it has to do with spawning, on the spawn thread. No call here blocks on another process, except
 //! [`Comm::spawn`], [`Comm::disconnect`] and [`finalize`], which say so.
 #![allow(unsafe_code)]
 
@@ -43,6 +43,21 @@ static MPI_THREAD: OnceLock<ThreadId> = OnceLock::new();
 pub(crate) fn claim_thread() {
     let owner = MPI_THREAD.get_or_init(|| thread::current().id());
     assert_eq!(*owner, thread::current().id(), "MPI has one owning thread, for the life of the process");
+}
+
+/// The thread that spawns beside it, if there is one.
+static SPAWN_THREAD: OnceLock<ThreadId> = OnceLock::new();
+
+/// Makes the calling thread the one that spawns beside the MPI thread. Once per process.
+pub(crate) fn claim_spawn_thread() {
+    let owner = SPAWN_THREAD.get_or_init(|| thread::current().id());
+    assert_eq!(*owner, thread::current().id(), "one thread spawns, for the life of the process");
+}
+
+fn on_spawning_thread() {
+    if SPAWN_THREAD.get() != Some(&thread::current().id()) {
+        on_mpi_thread();
+    }
 }
 
 fn on_mpi_thread() {
@@ -229,7 +244,7 @@ pub(crate) struct Info {
 
 impl Info {
     pub(crate) fn new() -> Result<Self, MpiError> {
-        on_mpi_thread();
+        on_spawning_thread();
         let mut raw = MaybeUninit::uninit();
         // SAFETY: MPI_Info_create writes a handle where it succeeds (MPI-4.1 §10).
         check("MPI_Info_create", unsafe { ffi::MPI_Info_create(raw.as_mut_ptr()) })?;
@@ -238,7 +253,7 @@ impl Info {
     }
 
     pub(crate) fn set(&mut self, key: &CStr, value: &CStr) -> Result<(), MpiError> {
-        on_mpi_thread();
+        on_spawning_thread();
         // SAFETY: both are terminated strings, which MPI copies (MPI-4.1 §10).
         check("MPI_Info_set", unsafe { ffi::MPI_Info_set(self.raw, key.as_ptr(), value.as_ptr()) })
     }
@@ -293,7 +308,7 @@ impl Comm {
     /// Starts one process and returns the intercommunicator to it. Blocks until the process has
     /// initialized MPI.
     pub(crate) fn spawn(&self, command: &CStr, arguments: &[CString], info: &Info) -> Result<Self, MpiError> {
-        on_mpi_thread();
+        on_spawning_thread();
         const CALL: &str = "MPI_Comm_spawn";
         let mut argv: Vec<*mut c_char> =
             arguments.iter().map(|argument| argument.as_ptr().cast_mut()).collect();
@@ -380,11 +395,31 @@ impl Comm {
         check("MPI_Comm_disconnect", unsafe { ffi::MPI_Comm_disconnect(&mut self.raw) })
     }
 
-    /// Frees the duplicate of `COMM_SELF`, which concerns nobody else.
+    /// Frees a duplicate of `COMM_SELF`, which concerns nobody else.
     pub(crate) fn free(mut self) -> Result<(), MpiError> {
-        on_mpi_thread();
+        on_spawning_thread();
         // SAFETY: `raw` is a live communicator, given up here.
         check("MPI_Comm_free", unsafe { ffi::MPI_Comm_free(&mut self.raw) })
+    }
+
+    /// Gives it to another thread.
+    pub(crate) fn hand_over(self) -> Transferred {
+        Transferred { raw: self.raw }
+    }
+}
+
+/// A communicator on its way from one thread to another.
+pub(crate) struct Transferred {
+    raw: ffi::MPI_Comm,
+}
+
+// SAFETY: a handle is good in every thread of a process whose MPI has MPI_THREAD_MULTIPLE (MPI-4.1 §11.6), without
+// which nothing spawns beside the MPI thread; and this one is in one place at a time.
+unsafe impl Send for Transferred {}
+
+impl Transferred {
+    pub(crate) fn take(self) -> Comm {
+        Comm { raw: self.raw, _here: PhantomData }
     }
 }
 

@@ -1,60 +1,36 @@
 //! The driver's end: every worker of one pool, each on an intercommunicator of its own.
 
-use std::collections::VecDeque;
-use std::env;
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, unbounded};
 use rustc_hash::FxHashMap;
 
-use super::ffi::{Comm, Completed, Info, MpiError, Operations, Received};
+use super::ffi::{Comm, Completed, MpiError, Operations, Received};
 use super::places::Places;
+use super::spawner::Health;
+use super::starts::{Birth, GUARD_PATIENCE, Starts, Terms};
+use super::words::{describe, failure};
 use super::{Runtime, traffic};
-use crate::error::{SpawnCause, SpawnFailure};
-use crate::finding::Finding;
 use crate::ids::WorkerId;
-use crate::launch::{self, Hints, Program, Site};
-use crate::process;
+use crate::launch::{self, Program, Site};
 use crate::transport::bells::WorkerBell;
-use crate::transport::control::{Expectation, Notice, Whereabouts};
-use crate::transport::output::Sink;
+use crate::transport::control::Notice;
 use crate::transport::{Call, Report, Rings, Transport};
-use crate::wire::control::{Ended, How, Ticket, Watch};
+use crate::wire::control::{How, Ticket};
 use crate::wire::flow::{Flow, Inbox, Outbox, Taken};
 use crate::wire::frame::Parcel;
 
-/// How long a guard has, once MPI has found its worker dead, to say how it died.
-const GUARD_PATIENCE: Duration = Duration::from_millis(100);
-
-/// How much longer than a worker may take a spawn may, in which a guard ends that worker and stands in for it.
-const SPAWN_GRACE: Duration = Duration::from_secs(5);
 /// How long a worker may take that has said goodbye.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(30);
-
-/// What a pool wants of its workers and their guards.
-pub(crate) struct Terms {
-    pub(crate) spawn_timeout: Duration,
-    /// How long a worker that is to be ended may take to do so by itself.
-    pub(crate) kill_grace: Duration,
-    /// How long another host may be silent.
-    pub(crate) heartbeat_timeout: Duration,
-    /// Where what they write goes, if anywhere.
-    pub(crate) sink: Option<Arc<Sink>>,
-}
 
 /// The workers of one pool.
 pub(crate) struct MpiTransport {
     runtime: Rc<Runtime>,
-    terms: Terms,
-    places: Places,
+    starts: Starts,
     peers: FxHashMap<WorkerId, Peer>,
     tickets: FxHashMap<Ticket, WorkerId>,
-    spawns: VecDeque<(WorkerId, Program)>,
     operations: Operations<Operation>,
     /// In what portions frames travel.
     flow: Option<Flow>,
@@ -64,11 +40,12 @@ pub(crate) struct MpiTransport {
     has_moved: bool,
     /// What the guards say.
     notices: Receiver<(Ticket, Notice)>,
-    notify: Sender<(Ticket, Notice)>,
     /// What was taken from there and is still to be looked at.
     waiting: Vec<(Ticket, Notice)>,
     /// Workers with whom an MPI call failed, and when. Their guards have a moment to say what happened.
     suspects: Vec<(WorkerId, String, Instant)>,
+    /// Workers that have said goodbye, and whose disconnect was put off.
+    leaving: Vec<WorkerId>,
     /// The worker that was spawned last, and when, if it has not said anything yet.
     silent: Option<(WorkerId, Instant)>,
 }
@@ -88,19 +65,6 @@ struct Peer {
     is_dead: bool,
 }
 
-/// Why a start has not led to a worker.
-enum Setback {
-    /// The MPI has not heard the worker, which is nobody's fault: the next may fare better.
-    Jam,
-    Failure(SpawnFailure),
-}
-
-impl From<SpawnFailure> for Setback {
-    fn from(failure: SpawnFailure) -> Self {
-        Self::Failure(failure)
-    }
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Operation {
     SendTo(WorkerId),
@@ -112,162 +76,57 @@ impl MpiTransport {
     pub(crate) fn new(runtime: Rc<Runtime>, terms: Terms, sites: Vec<Site>) -> Self {
         let (notify, notices) = unbounded();
         Self {
+            starts: Starts::new(Rc::clone(&runtime), terms, Places::new(sites), notify),
             runtime,
-            terms,
-            places: Places::new(sites),
             peers: FxHashMap::default(),
             tickets: FxHashMap::default(),
-            spawns: VecDeque::new(),
             operations: Operations::new(),
             flow: launch::flow(),
             refused: Vec::new(),
             has_moved: false,
             notices,
-            notify,
             waiting: Vec::new(),
             suspects: Vec::new(),
+            leaving: Vec::new(),
             silent: None,
         }
     }
 
-    /// Starts the worker that has waited longest for it. One a poll: the workers that run are served
-    /// between two spawns, each of which blocks for as long as the MPI takes.
-    fn spawn_next(&mut self, reports: &mut Vec<Report>) -> bool {
-        if self.spawns.is_empty() || self.runtime.control().has_death_within(launch::spawn_pause()) {
-            return false;
-        }
-        if self.silent.is_some_and(|(_, since)| since.elapsed() < launch::greeting()) {
-            return false;
-        }
-        let Some((worker, program)) = self.spawns.pop_front() else { return false };
-        let started = self.start(worker, &program);
-        self.places.note_start(worker, started.is_ok());
-        match started {
-            Ok(()) => {
-                self.silent = Some((worker, Instant::now()));
-                reports.push(Report::Spawned { worker });
-            }
-            Err(Setback::Failure(failure)) => {
-                self.places.release(worker);
-                reports.push(Report::SpawnFailed { worker, failure });
-            }
-            // For as long as the pool waits for this worker.
-            Err(Setback::Jam) => {
-                self.places.release(worker);
-                self.spawns.push_front((worker, program));
-            }
-        }
-        true
-    }
-
-    /// Chooses a host: what MPI is told of it, and where a guard there finds its parent.
-    fn place(&mut self, worker: WorkerId) -> Result<(Hints, String), SpawnFailure> {
-        let unreachable = |reason: String| SpawnFailure::new(SpawnCause::Host, reason);
-        let site =
-            self.places.take(worker).cloned().ok_or_else(|| unreachable("there is no host".to_owned()))?;
-        for host in self.places.to_ask(worker, !launch::outlives_hosts()) {
-            // It takes seconds, in which nothing else happens on this thread.
-            self.runtime.pulse().beat();
-            launch::ask(&host).map_err(|finding| {
-                let is_another = host != site.host.name;
-                let why =
-                    if is_another { "; while it is gone, this MPI starts no worker anywhere" } else { "" };
-                unreachable(format!("{finding}{why}"))
-            })?;
-            self.places.trust(&host);
-        }
-        let control = self.runtime.control();
-        let address = match site.route {
-            Some(ip) => control
-                .network_address(&launch::own_name(), ip)
-                .map_err(|error| unreachable(format!("nothing can listen at {ip}: {error}")))?,
-            None => control.address().to_owned(),
-        };
-        // Once other hosts are known to the MPI, it has to be told of this one too.
-        let is_plain = site.info.is_empty() && control.is_on_network();
-        Ok((if is_plain { launch::own_host_info() } else { site.info }, address))
-    }
-
-    /// Spawns the guard of one worker, and makes sure that it is one process.
-    fn start(&mut self, worker: WorkerId, program: &Program) -> Result<(), Setback> {
-        let refused = |finding: Finding| SpawnFailure::new(SpawnCause::Executable, finding.to_string());
-        launch::check_program(program).map_err(refused)?;
-        if let Some(loss) = self.runtime.launchers().borrow().loss() {
-            let reason = format!("{loss}, and this process can spawn no more: start it again");
-            return Err(SpawnFailure::new(SpawnCause::Launcher, reason).into());
-        }
-        let watch = Watch {
-            is_output_wanted: self.terms.sink.is_some(),
-            heartbeat_timeout: Some(self.terms.heartbeat_timeout),
-            bell: None,
-        };
-        let mut start =
-            program.start(watch).map_err(|reason| SpawnFailure::new(SpawnCause::Executable, reason))?;
-        let (host, address) = self.place(worker)?;
-        let bell = self.places.is_here(worker).then(|| self.runtime.bells()?.hang()).flatten();
-        start.watch.bell = bell.as_ref().map(WorkerBell::place);
-        let control = self.runtime.control();
-        let ticket = control.expect(Expectation {
-            start,
-            deadline: Instant::now() + self.terms.spawn_timeout,
-            kill_grace: self.terms.kill_grace,
-            notices: self.notify.clone(),
-            voice: self.terms.sink.as_ref().map(|sink| sink.voice(worker)),
-        });
-        let limit = self.terms.spawn_timeout + SPAWN_GRACE;
-        let _decoy = self.runtime.decoy();
-        let spawned = self
-            .runtime
-            .pulse()
-            .during(Call::Spawn, limit, || spawn_guard(&self.runtime, &address, &host, ticket));
-        control.note_spawned(ticket);
-        match spawned {
-            Ok(comm) => {
-                self.runtime.note_spawn();
-                self.tickets.insert(ticket, worker);
-                let (outbox, inbox) = (Outbox::new(self.flow), Inbox::new(self.flow));
-                let (receiving, is_suspect, is_dead) = (false, false, false);
-                let peer = Peer { comm, ticket, bell, outbox, inbox, receiving, is_suspect, is_dead };
-                self.peers.insert(worker, peer);
-                Ok(())
-            }
-            Err(reason) => {
-                // The worker may have died: then MPI has noticed it, or was told by the answer in its place, perhaps before
-                // its guard's last word is here.
-                let dead = self.await_end(ticket);
-                self.runtime.control().kill(ticket);
-                Err(match dead {
-                    Some((Ended { how: How::Jammed, .. }, _)) => Setback::Jam,
-                    Some((ended, at)) => failure(&ended, at.as_ref()).into(),
-                    None => SpawnFailure::new(SpawnCause::Mpi, reason).into(),
-                })
-            }
-        }
-    }
-
-    /// How the worker of a failed spawn ended, if its guard tells in time. What others say is for later.
-    fn await_end(&mut self, ticket: Ticket) -> Option<(Ended, Option<Whereabouts>)> {
-        let until = Instant::now() + GUARD_PATIENCE;
-        loop {
-            match self.notices.recv_deadline(until).ok()? {
-                (whose, Notice::Ended(ended, at)) if whose == ticket => return Some((ended, at)),
-                (whose, Notice::Ready) if whose == ticket => {}
-                other => self.waiting.push(other),
+    /// Has starts go on, and takes in what has come of them.
+    fn advance_starts(&mut self, mut births: Vec<Birth>, reports: &mut Vec<Report>) {
+        let is_silent = self.silent.is_some_and(|(_, since)| since.elapsed() < launch::greeting());
+        let is_calm = !is_silent && !self.runtime.control().has_death_within(launch::spawn_pause());
+        self.starts.advance(is_calm, &mut births);
+        for birth in births {
+            match birth {
+                Birth::Failed { worker, failure } => reports.push(Report::SpawnFailed { worker, failure }),
+                Birth::Come { worker, comm, ticket, bell, end } => {
+                    self.tickets.insert(ticket, worker);
+                    self.waiting.extend(end.map(|(ended, at)| (ticket, Notice::Ended(ended, at))));
+                    let (outbox, inbox) = (Outbox::new(self.flow), Inbox::new(self.flow));
+                    let (receiving, is_suspect, is_dead) = (false, false, false);
+                    let peer = Peer { comm, ticket, bell, outbox, inbox, receiving, is_suspect, is_dead };
+                    self.peers.insert(worker, peer);
+                    self.silent = Some((worker, Instant::now()));
+                    reports.push(Report::Spawned { worker });
+                }
             }
         }
     }
 
     /// Takes in what the guards say.
-    fn hear_guards(&mut self, reports: &mut Vec<Report>) {
+    fn hear_guards(&mut self, reports: &mut Vec<Report>) -> Vec<Birth> {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.extend(self.notices.try_iter());
+        let mut births = Vec::new();
         for (ticket, notice) in waiting {
+            let Some(notice) = self.starts.hear(ticket, notice, &mut births) else { continue };
             let Some(&worker) = self.tickets.get(&ticket) else { continue };
             match notice {
-                Notice::Ready => {}
+                Notice::Ready | Notice::Waits => {}
                 Notice::Ended(ended, at) if ended.stand_in => {
                     // The guard has initialized MPI in the worker's place, and is leaving.
-                    self.places.note_start(worker, false);
+                    self.starts.places.note_start(worker, false);
                     self.close(worker);
                     reports.push(Report::SpawnFailed { worker, failure: failure(&ended, at.as_ref()) });
                 }
@@ -275,21 +134,33 @@ impl MpiTransport {
                     self.abandon(worker);
                     reports.push(Report::SpawnFailed { worker, failure: failure(&ended, at.as_ref()) });
                 }
+                // Whoever waited for the host to part from it does not any more.
+                Notice::Ended(..) if self.leaving.contains(&worker) => self.abandon(worker),
                 Notice::Ended(ended, at) => {
                     if matches!(ended.how, How::GuardGone | How::Silent { .. }) {
-                        self.places.suspect(worker);
+                        self.starts.places.suspect(worker);
                     }
                     reports.push(Report::Lost { worker, reason: describe(&ended, at.as_ref()) });
                 }
             }
         }
+        births
     }
 
-    /// Disconnects from a worker that does the same.
+    /// Disconnects from a worker that does the same. A disconnect goes through the MPI's daemons, and waits for them:
+    /// where they are silent it is put off, and where they are lost the worker is given up.
     fn close(&mut self, worker: WorkerId) {
+        match self.runtime.health() {
+            Health::Good => self.disconnect_now(worker),
+            Health::Doubtful => self.leaving.push(worker),
+            Health::Lost => self.abandon(worker),
+        }
+    }
+
+    fn disconnect_now(&mut self, worker: WorkerId) {
         let Some(peer) = self.peers.remove(&worker) else { return };
         self.tickets.remove(&peer.ticket);
-        self.places.release(worker);
+        self.starts.places.release(worker);
         let disconnect = || peer.comm.disconnect();
         if let Err(error) = self.runtime.pulse().during(Call::Disconnect, DISCONNECT_LIMIT, disconnect) {
             tracing::warn!("{worker} could not be disconnected: {error}");
@@ -422,7 +293,7 @@ impl MpiTransport {
 
     /// Reports the suspects of whom no guard has said anything.
     fn give_up_suspects(&mut self, reports: &mut Vec<Report>) {
-        let (peers, places) = (&self.peers, &mut self.places);
+        let (peers, places) = (&self.peers, &mut self.starts.places);
         self.suspects.retain(|(worker, error, since)| {
             let is_there = peers.contains_key(worker);
             let is_over = since.elapsed() > GUARD_PATIENCE;
@@ -437,7 +308,7 @@ impl MpiTransport {
 
 impl Transport for MpiTransport {
     fn spawn(&mut self, worker: WorkerId, program: &Program) {
-        self.spawns.push_back((worker, program.clone()));
+        self.starts.order(worker, program);
     }
 
     fn send(&mut self, worker: WorkerId, frame: Parcel) {
@@ -456,7 +327,8 @@ impl Transport for MpiTransport {
     }
 
     fn abandon(&mut self, worker: WorkerId) {
-        self.spawns.retain(|(waiting, _)| *waiting != worker);
+        self.starts.abandon(worker);
+        self.leaving.retain(|leaving| *leaving != worker);
         for label in [Operation::SendTo, Operation::ReceiveFrom, Operation::TakeCreditFrom] {
             self.operations.abandon(&label(worker));
         }
@@ -466,7 +338,7 @@ impl Transport for MpiTransport {
             self.runtime.control().kill(peer.ticket);
             self.runtime.note_loss();
         }
-        self.places.release(worker);
+        self.starts.places.release(worker);
     }
 
     fn poll(&mut self, reports: &mut Vec<Report>) -> bool {
@@ -474,27 +346,34 @@ impl Transport for MpiTransport {
         self.receive_arrived();
         self.finish_operations(reports);
         // After what the worker sent before it ended.
-        self.hear_guards(reports);
+        let births = self.hear_guards(reports);
         self.send_refused();
         self.give_up_suspects(reports);
-        self.spawn_next(reports);
+        self.advance_starts(births, reports);
+        if !self.leaving.is_empty() && self.runtime.health() != Health::Doubtful {
+            std::mem::take(&mut self.leaving).into_iter().for_each(|worker| self.close(worker));
+        }
         reports.len() > before || std::mem::take(&mut self.has_moved)
     }
 
     fn cancel_spawns(&mut self) -> Vec<WorkerId> {
-        self.spawns.drain(..).map(|(worker, _)| worker).collect()
+        self.starts.cancel()
     }
 
     fn is_pending(&self) -> bool {
         !self.operations.is_empty()
-            || !self.spawns.is_empty()
+            || self.starts.is_pending()
+            || !self.leaving.is_empty()
             || !self.suspects.is_empty()
             || self.peers.values().any(|peer| !peer.outbox.is_empty())
     }
 
     fn has_arrived(&mut self) -> bool {
         let is_here = |peer: &Peer| !peer.is_suspect && !matches!(peer.comm.probe(), Ok(None));
-        !self.notices.is_empty() || !self.waiting.is_empty() || self.peers.values().any(is_here)
+        !self.notices.is_empty()
+            || !self.waiting.is_empty()
+            || self.starts.has_arrived()
+            || self.peers.values().any(is_here)
     }
 
     fn rings(&self) -> Rings {
@@ -509,111 +388,5 @@ impl Drop for MpiTransport {
             self.runtime.control().kill(peer.ticket);
             self.runtime.note_loss();
         }
-    }
-}
-
-fn spawn_guard(
-    runtime: &Runtime,
-    address: &str,
-    host: &[(&'static str, String)],
-    ticket: Ticket,
-) -> Result<Comm, String> {
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|error| error.to_string());
-    let executable = env::current_exe().map_err(|error| format!("this executable has no path: {error}"))?;
-    let command = text(executable.as_os_str().as_bytes())?;
-    let arguments = launch::guard_arguments(address, ticket);
-    let arguments: Vec<CString> =
-        arguments.iter().map(|argument| text(argument.as_bytes())).collect::<Result<_, _>>()?;
-    let secret = launch::secret_info();
-    let ours = host.iter().chain(&secret).map(|(key, value)| (*key, value.as_str()));
-    let hints = launch::spawn_info().iter().copied().chain(ours);
-    let hints = hints.map(|(key, value)| Ok((text(key.as_bytes())?, text(value.as_bytes())?)));
-    let hints: Vec<_> = hints.collect::<Result<_, String>>()?;
-    let spawned = Info::new().and_then(|mut info| {
-        // A guard keeps no directory busy; it starts the worker in its own.
-        info.set(c"wdir", c"/")?;
-        for (key, value) in &hints {
-            info.set(key, value)?;
-        }
-        runtime.spawner().spawn(&command, &arguments, &info)
-    });
-    let comm = spawned.map_err(|error| error.to_string())?;
-    match comm.remote_size() {
-        Ok(1) => Ok(comm),
-        Ok(size) => Err(format!("one worker was asked for, and {size} came")),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// A start that failed, as the guard tells it.
-fn failure(ended: &Ended, at: Option<&Whereabouts>) -> SpawnFailure {
-    let cause = match ended.how {
-        How::NotStarted { .. } => SpawnCause::NotStarted,
-        How::Overdue => SpawnCause::Overdue,
-        How::NoWorker => SpawnCause::NoWorker,
-        How::Unfit => SpawnCause::Mismatch,
-        How::Jammed | How::GuardGone | How::Silent { .. } | How::Exited { .. } | How::Signalled { .. } => {
-            SpawnCause::Ended
-        }
-    };
-    SpawnFailure::new(cause, describe(ended, at))
-}
-
-/// How a worker ended, and the last that it said.
-fn describe(ended: &Ended, at: Option<&Whereabouts>) -> String {
-    let place = at.map_or_else(String::new, |at| format!(" at {}", at.host));
-    let process = at.map_or_else(|| "its process".to_owned(), |at| format!("its process {}{place}", at.pid));
-    let how = match &ended.how {
-        How::NotStarted { reason } => reason.clone(),
-        How::Overdue => {
-            return format!(
-                "it had not initialized MPI within the `spawn_timeout`, and was ended{}",
-                last_words(ended)
-            );
-        }
-        How::Jammed => {
-            return format!(
-                "it did not get through MPI_Init, while which another worker had died, and was ended{}",
-                last_words(ended)
-            );
-        }
-        How::GuardGone => format!("its guard{place} ended without a word"),
-        How::Silent { after } => {
-            format!("nothing was heard{place} for {after:?}, the `heartbeat_timeout`: the host or the way to it is gone")
-        }
-        How::NoWorker => {
-            "it initialized MPI, but is no offshoot worker: `offshoot::init()` or `offshoot::worker::serve()` must \
-             be the first line of its `main`"
-                .to_owned()
-        }
-        How::Unfit => return format!("it cannot work for this host{}", last_words(ended)),
-        How::Exited { code } => format!("{process} exited with code {code}"),
-        How::Signalled { signal, core } => {
-            let core = if *core { ", core dumped" } else { "" };
-            let (signal, memory) = (process::signal_name(*signal), memory(ended));
-            format!("{process} was killed by {signal}{core}{memory}")
-        }
-    };
-    let before = if ended.stand_in { " before it initialized MPI" } else { "" };
-    format!("{how}{before}{}", last_words(ended))
-}
-
-/// How much memory it had, where that may be why it was killed.
-fn memory(ended: &Ended) -> String {
-    match (&ended.how, ended.peak_kib) {
-        (How::Signalled { signal, .. }, peak @ 1..) if process::may_be_for_memory(*signal) => {
-            format!(
-                " when it had used {} MiB of memory at most (the system does that where memory runs out)",
-                peak.div_ceil(1024)
-            )
-        }
-        _ => String::new(),
-    }
-}
-
-fn last_words(ended: &Ended) -> String {
-    match &ended.stderr[..] {
-        [] => String::new(),
-        lines => format!("; its last words:\n    {}", lines.join("\n    ")),
     }
 }

@@ -1,7 +1,8 @@
 //! Frames over MPI point-to-point, on intercommunicators that `MPI_Comm_spawn` made.
 //!
 //! `runtime` owns MPI in this process, `host` is the driver's end, `worker` the worker's, `traffic` what both do with
-//! messages; `places` knows which worker is on which host. `ffi` has the checked calls, and is the only file that
+//! messages. `starts` has workers started, by calls of its own or of `spawner`, the thread for that; `places` knows which
+//! worker is on which host, `words` what to say of one that has ended. `ffi` has the checked calls, and is the only file that
 //! names `mpi::ffi`.
 //!
 //! Nothing here uses `COMM_WORLD`, and no receive blocks: messages are probed for, received into
@@ -11,11 +12,15 @@ mod ffi;
 mod host;
 mod places;
 mod runtime;
+mod spawner;
+mod starts;
 mod traffic;
+mod words;
 mod worker;
 
-pub(crate) use host::{MpiTransport, Terms};
+pub(crate) use host::MpiTransport;
 pub(crate) use runtime::{
     Runtime, facts, finish_standing_in, initialize_worker, is_finalized, stand_in, why_unfit,
 };
+pub(crate) use starts::Terms;
 pub(crate) use worker::MpiLink;

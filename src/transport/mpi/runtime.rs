@@ -11,9 +11,10 @@ use mpi::environment;
 use mpi::traits::*;
 
 use super::ffi::{self, Comm};
+use super::spawner::{Health, Spawner};
 use crate::containment::Containment;
 use crate::error::BuildError;
-use crate::launch::{self, Decoy, Launchers, Manager, ProcessManager};
+use crate::launch::{self, Decoy, Launchers, Manager, ProcessManager, Starter};
 use crate::process;
 use crate::transport::bells::{Bells, Pair};
 use crate::transport::control::{Aid, Control};
@@ -61,10 +62,22 @@ pub(crate) fn why_unfit() -> Option<&'static str> {
     is_low.then_some("this process has initialized MPI below MPI_THREAD_MULTIPLE")
 }
 
+/// How `MPI_Comm_spawn` is called.
+pub(super) enum Way {
+    /// On the MPI thread, which then does nothing else.
+    Here,
+    /// On a thread of its own.
+    Aside(Spawner),
+    /// On the MPI thread, when the worker has been started ahead and waits for it.
+    Ahead(Starter),
+}
+
 /// MPI, as the thread that owns it sees it.
 pub(crate) struct Runtime {
     /// Our duplicate of `COMM_SELF`.
     spawner: Comm,
+    way: Way,
+    doorbell: Arc<Doorbell>,
     /// Whether we initialized MPI, and so have to finalize it.
     ours: bool,
     /// Where the guards of what is spawned report.
@@ -94,13 +107,13 @@ impl Runtime {
         // First what can fail and be tried again: MPI has one life.
         let secret = process::secret().ok_or(BuildError::NotInitialized)?;
         let aid = Aid { release: answer_for_the_dead, ask: launch::needs_burial().then_some(ask_daemon) };
-        let control =
-            Control::start(secret, doorbell, aid).map_err(|error| BuildError::System(error.to_string()))?;
+        let control = Control::start(secret, Arc::clone(&doorbell), aid)
+            .map_err(|error| BuildError::System(error.to_string()))?;
         let own = (manager == ProcessManager::Own && !environment::is_initialized()).then(launch::serve);
         let own = own.transpose().map_err(|error| BuildError::System(error.to_string()))?;
         let ours = initialize(Threading::Multiple);
-        let is_own = own.is_some_and(Manager::settle);
-        let manager = if is_own { ProcessManager::Own } else { ProcessManager::Launcher };
+        let starter = own.and_then(Manager::settle);
+        let manager = if starter.is_some() { ProcessManager::Own } else { ProcessManager::Launcher };
         let _ = MANAGER.set(manager);
         let provided = environment::threading_support();
         // An MPI of our own is used by this thread alone; one that the host uses too must allow both.
@@ -118,9 +131,20 @@ impl Runtime {
         let prepared = launch::prepared().filter(|_| ours).map(|prepared| prepared.transport.containment);
         let _ = CONTAINMENT.set(prepared.unwrap_or(Containment::Fast));
         let _ = THREAD_LEVEL.set(level(provided));
-        let spawner = Comm::duplicate_self().map_err(|error| BuildError::Mpi(error.to_string()))?;
+        let duplicate = || Comm::duplicate_self().map_err(|error| BuildError::Mpi(error.to_string()));
+        let spawner = duplicate()?;
+        let way = match starter {
+            Some(starter) => Way::Ahead(starter),
+            None if launch::spawns_aside() && provided >= Threading::Multiple => {
+                let thread = Spawner::start(duplicate()?, control.clone(), Arc::clone(&doorbell));
+                Way::Aside(thread.map_err(|error| BuildError::System(error.to_string()))?)
+            }
+            None => Way::Here,
+        };
         Ok(Self {
             spawner,
+            way,
+            doorbell,
             ours,
             control,
             pulse,
@@ -139,6 +163,20 @@ impl Runtime {
 
     pub(crate) fn spawner(&self) -> &Comm {
         &self.spawner
+    }
+
+    pub(super) fn way(&self) -> &Way {
+        &self.way
+    }
+
+    /// Whether the MPI's daemons answer, as far as is known.
+    pub(super) fn health(&self) -> Health {
+        if let Way::Aside(spawner) = &self.way { spawner.health() } else { Health::Good }
+    }
+
+    /// Wakes the MPI thread.
+    pub(super) fn doorbell(&self) -> &Arc<Doorbell> {
+        &self.doorbell
     }
 
     pub(crate) fn control(&self) -> &Control {
@@ -192,7 +230,16 @@ impl Runtime {
         self.control.ask_no_more();
         // MPICH crashes in MPI_Finalize if its launcher is gone; others wait for it, or for the lost.
         let is_alone = self.launchers.borrow().loss().is_some();
-        if self.ours && (is_alone || self.has_losses.get() && !launch::finalizes_after_loss()) {
+        let mut has_losses = self.has_losses.get();
+        let mut is_caught = false;
+        if let Way::Aside(spawner) = self.way {
+            has_losses |= spawner.has_losses();
+            is_caught = !spawner.end();
+        }
+        if is_caught && !self.ours {
+            return;
+        }
+        if self.ours && (is_caught || is_alone || has_losses && !launch::finalizes_after_loss()) {
             return launch::end_daemons();
         }
         let freed = self.spawner.free();
