@@ -370,7 +370,7 @@ impl<'a> Killer<'a> {
                     known.push((worker, Instant::now()));
                 }
             }
-            if self.is_isolated && self.rng.u32(..12) == 0 {
+            if self.is_isolated && self.rng.u32(..6) == 0 {
                 self.kill_behind_the_wall(&known);
             } else if !known.is_empty() {
                 let (victim, since) = known[self.rng.usize(..known.len())];

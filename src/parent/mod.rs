@@ -140,11 +140,16 @@ impl Parent {
     fn run(mut self) -> ! {
         let mut patience = Patience::new();
         let (mut active, mut is_tidy) = (Instant::now(), true);
+        let mut looked = Instant::now();
         self.pulse.wakes();
         loop {
             self.pulse.beat();
             if self.watch.is_host_gone() {
                 break;
+            }
+            if looked.elapsed() > LOOK_EVERY / 4 && self.router.has_workers() {
+                looked = Instant::now();
+                self.watch.hopeless_spawn().into_iter().for_each(|reason| self.router.give_up(reason));
             }
             match self.router.turn() {
                 Turn::Active => {

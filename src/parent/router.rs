@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
+use crate::error::SpawnCause;
 use crate::launch::Program;
 use crate::transport::mpi::MpiTransport;
 use crate::transport::output::{Piece, Receipt};
@@ -157,7 +158,7 @@ impl Router {
             ToParent::CancelSpawns => {
                 for worker in self.transport.cancel_spawns() {
                     let reason = "it was given up before it was begun".to_owned();
-                    let cause = crate::error::SpawnCause::Unknown;
+                    let cause = SpawnCause::Unknown;
                     self.end_start(FromParent::SpawnFailed { worker, cause, reason });
                 }
             }
@@ -171,6 +172,10 @@ impl Router {
     fn report(&mut self, report: Report) {
         match report {
             Report::Spawned { worker } => self.say(FromParent::Spawned { worker }),
+            // The host can go on with another parent.
+            Report::SpawnFailed { failure, .. } if failure.cause == SpawnCause::Launcher => {
+                self.give_up(failure.reason);
+            }
             Report::SpawnFailed { worker, failure } => {
                 let (cause, reason) = (failure.cause, failure.reason);
                 self.end_start(FromParent::SpawnFailed { worker, cause, reason });
@@ -181,6 +186,13 @@ impl Router {
             }
             Report::Lost { worker, reason } => self.say(FromParent::Lost { worker, reason }),
         }
+    }
+
+    /// This parent has come to an end, for this reason.
+    pub(super) fn give_up(&mut self, reason: String) {
+        self.say(FromParent::Stuck { reason });
+        self.flush();
+        self.is_over = true;
     }
 
     fn end_start(&mut self, message: FromParent) {

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ pub(super) struct Watch {
     is_host_gone: AtomicBool,
     killer: OnceLock<Killer>,
     pulse: Arc<Pulse>,
+    /// Since when there has been a spawn whose worker is dead.
+    dead_since: Mutex<Option<Instant>>,
 }
 
 impl Watch {
@@ -41,7 +43,12 @@ impl Watch {
         pulse: Arc<Pulse>,
         doorbell: Arc<Doorbell>,
     ) -> io::Result<Arc<Self>> {
-        let watch = Arc::new(Self { is_host_gone: AtomicBool::new(false), killer: OnceLock::new(), pulse });
+        let watch = Arc::new(Self {
+            is_host_gone: AtomicBool::new(false),
+            killer: OnceLock::new(),
+            pulse,
+            dead_since: Mutex::default(),
+        });
         let (of_host, line) = (Arc::clone(&watch), socket.try_clone()?);
         // A socket of which a child of the host has a copy stays open; the process does not.
         let host = i32::try_from(host).ok().and_then(Pid::from_raw).filter(|host| getppid() == Some(*host));
@@ -61,6 +68,15 @@ impl Watch {
 
     pub(super) fn is_host_gone(&self) -> bool {
         self.is_host_gone.load(Ordering::Acquire)
+    }
+
+    /// Why a spawn never returns, if it is so: its worker has been dead for long enough. Asked now and then.
+    pub(super) fn hopeless_spawn(&self) -> Option<String> {
+        let mut since = self.dead_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_dead = self.killer.get().is_some_and(Killer::has_dead_spawn);
+        *since = is_dead.then(|| since.unwrap_or_else(Instant::now));
+        let is_over = since.is_some_and(|since| since.elapsed() > RELEASE_PATIENCE);
+        is_over.then(|| "the worker of a spawn is dead, and the spawn does not return".to_owned())
     }
 
     fn watch_host(&self, socket: &OwnedFd, host: Option<&OwnedFd>, doorbell: &Doorbell) {
@@ -84,16 +100,10 @@ impl Watch {
 
     fn watch_pulse(&self, socket: OwnedFd) {
         let mut launchers = Launchers::default();
-        let mut dead_since: Option<Instant> = None;
         let (call, silence, cause) = self.pulse.watch(|call| match call {
             Call::Spawn => {
                 launchers.look();
-                let is_dead = self.killer.get().is_some_and(Killer::has_dead_spawn);
-                dead_since = is_dead.then(|| dead_since.unwrap_or_else(Instant::now));
-                let is_hopeless = dead_since.is_some_and(|since| since.elapsed() > RELEASE_PATIENCE);
-                let hopeless =
-                    || is_hopeless.then(|| "the worker is dead, and that did not bring it back".to_owned());
-                launchers.loss().or_else(hopeless)
+                launchers.loss().or_else(|| self.hopeless_spawn())
             }
             Call::Other | Call::Disconnect | Call::Finalize => None,
         });

@@ -185,10 +185,7 @@ impl IsolatedTransport {
         self.parents.fetch_add(1, Ordering::Relaxed);
         tracing::debug!("the isolated parent is process {}", process.pid());
         channel.push(ToParent::Bells.encode(), Some(self.bells.file()?))?;
-        // The rest of the time is for another parent, should this one be caught in the spawn.
-        let spawn_timeout = self.wishes.spawn_timeout * 2 / 3;
-        let wishes = Wishes { spawn_timeout, ..self.wishes.clone() };
-        channel.push(ToParent::Begin(wishes).encode(), None)?;
+        channel.push(ToParent::Begin(self.wishes.clone()).encode(), None)?;
         let (since, bell) = (Instant::now(), self.bells.of_host());
         let mut link = Link { process, channel, since, bell, is_here: false, stalled: None, reason: None };
         // That it has died already is found out like any other death.
@@ -324,7 +321,8 @@ impl IsolatedTransport {
             }
         }
         let mut any = false;
-        while self.workers.values().filter(|worker| !worker.is_spawned).count() < HANDED_MAX
+        let is_handed = |worker: &&Worker| worker.start.is_some() && !worker.is_spawned;
+        while self.workers.values().filter(is_handed).count() < HANDED_MAX
             && self.link.as_ref().is_some_and(|link| link.is_here)
         {
             let Some((worker, start)) = self.spawns.pop_front() else { break };
