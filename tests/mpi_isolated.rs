@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::Scenario;
@@ -89,4 +89,79 @@ fn the_parent_has_another_mpi() {
     let scenario =
         Scenario::new("the_parent_has_another_mpi").argument(script.to_str().expect("it is plain"));
     scenario.argument(word).run();
+}
+
+/// What any thread may ask an MPI at any time.
+const INQUIRIES: [&str; 4] =
+    ["MPI_Get_library_version", "MPI_Initialized", "MPI_Finalized", "MPI_Query_thread"];
+
+/// A library that stands before each MPI function that the scenarios call, and writes down who does.
+fn interposer(folder: &Path) -> Option<PathBuf> {
+    let own = std::env::current_exe().expect("/proc is there");
+    let host = own.ancestors().nth(2)?.join("examples/scenario_host");
+    let names = Command::new("nm").args(["-D", "--undefined-only"]).arg(host).output().ok()?;
+    let names = String::from_utf8_lossy(&names.stdout).into_owned();
+    // One gives a floating-point number, and is the only one.
+    let functions = names.split_whitespace().map(|name| name.split('@').next().unwrap_or_default());
+    let functions = functions.filter(|name| name.starts_with("MPI_") && *name != "MPI_Wtime");
+    // All arguments of the others are integers or pointers, ten at most.
+    let wrap = |name| {
+        format!(
+            "long {name}(long a,long b,long c,long d,long e,long f,long g,long h,long i,long j){{\
+             static __thread int known;static long(*real)(long,long,long,long,long,long,long,long,long,long);\
+             if(!known){{known=1;note(\"{name}\");}}if(!real)real=dlsym(RTLD_NEXT,\"{name}\");\
+             return real(a,b,c,d,e,f,g,h,i,j);}}\n"
+        )
+    };
+    let wrappers: String = functions.map(wrap).collect();
+    let text = format!(
+        "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <fcntl.h>\n#include <stdio.h>\n#include <stdlib.h>\n\
+         #include <sys/syscall.h>\n#include <unistd.h>\n\
+         static void note(const char*name){{const char*file=getenv(\"OFFSHOOT_CALLS\");char line[128];if(!file)return;\
+         int length=snprintf(line,128,\"%d %ld %s\\n\",getpid(),syscall(SYS_gettid),name);\
+         int fd=open(file,O_WRONLY|O_APPEND|O_CREAT|O_CLOEXEC,0600);if(write(fd,line,length)<0)abort();close(fd);}}\n{wrappers}"
+    );
+    let (source, library) = (folder.join("calls.c"), folder.join("calls.so"));
+    std::fs::write(&source, text).expect("the folder can be written");
+    let compiled =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").status();
+    assert!(compiled.expect("there is a compiler").success());
+    Some(library)
+}
+
+/// The calls of a host in this mode, but for inquiries: by whom, and what; and which threads are the application's.
+fn calls(mode: &str) -> Option<(Vec<(String, String)>, Vec<String>)> {
+    let folder = tempfile::tempdir().expect("there is room for temporary files");
+    // Builds the host, too.
+    Scenario::new("--list").run();
+    let library = interposer(folder.path())?;
+    let log = folder.path().join("calls");
+    let text = |path: &Path| path.to_str().expect("it is plain").to_owned();
+    let scenario = Scenario::new("threads_of_the_application").argument(mode);
+    let told = scenario.env("LD_PRELOAD", text(&library)).env("OFFSHOOT_CALLS", text(&log)).run();
+    let application: Vec<_> = told.lines().filter_map(|line| line.strip_prefix("application ")).collect();
+    assert_eq!(application.len(), 5, "{told}");
+    let host = application[0].split(' ').next().unwrap_or_default();
+    let log = std::fs::read_to_string(&log).expect("somebody has called MPI");
+    let of_host = log.lines().filter_map(|line| {
+        let (thread, name) = line.rsplit_once(' ')?;
+        let is_of_host = thread.split(' ').next() == Some(host) && !INQUIRIES.contains(&name);
+        is_of_host.then(|| (thread.to_owned(), name.to_owned()))
+    });
+    Some((of_host.collect(), application.iter().map(|line| (*line).to_owned()).collect()))
+}
+
+/// By a library that stands between host and MPI.
+#[test]
+fn no_thread_of_the_application_calls_mpi() {
+    let Some((calls, application)) = calls("embedded") else { return eprintln!("skipped: there is no `nm`") };
+    assert!(calls.iter().any(|(_, name)| name == "MPI_Comm_spawn"), "nothing was seen: {calls:?}");
+    let guilty: Vec<_> = calls.iter().filter(|(thread, _)| application.contains(thread)).collect();
+    assert!(guilty.is_empty(), "{guilty:?}");
+}
+
+#[test]
+fn an_isolated_host_does_not_call_mpi() {
+    let Some((calls, _)) = calls("isolated") else { return eprintln!("skipped: there is no `nm`") };
+    assert!(calls.is_empty(), "{calls:?}");
 }

@@ -85,6 +85,11 @@ fn the_host_uses_mpi_too() {
 }
 
 #[test]
+fn the_host_finalizes_mpi_under_a_pool() {
+    Scenario::new("the_host_finalizes_mpi_under_a_pool").run();
+}
+
+#[test]
 fn the_host_has_finalized_mpi() {
     Scenario::new("the_host_has_finalized_mpi").run();
 }
@@ -146,6 +151,7 @@ fn every_scenario_is_run() {
     let by_hand = [
         "the_host_has_mpi_at_a_low_level",
         "the_host_uses_mpi_too",
+        "the_host_finalizes_mpi_under_a_pool",
         "the_host_has_finalized_mpi",
         "containment_is_what_was_chosen",
         "workers_die_in_mid_transfer",

@@ -9,7 +9,7 @@ use super::Shared;
 use super::backend::Wanted;
 use crate::containment::Containment;
 use crate::driver::mpi_thread::MpiThread;
-use crate::driver::{Driver, Turnable};
+use crate::driver::{Driver, Turn, Turnable};
 use crate::error::BuildError;
 use crate::launch::{self, ProcessManager, Site};
 use crate::slots::SlotsError;
@@ -63,7 +63,37 @@ pub(super) fn embedded(wanted: Wanted<'_>) -> Result<(Arc<Shared>, Containment),
         let transport = MpiTransport::new(Rc::clone(runtime), terms, sites);
         let driver = Driver::new(config, program, transport, inbox, driven);
         watchdog.admit(&driver.books());
-        Box::new(driver) as Box<dyn Turnable>
+        Box::new(Beside(driver)) as Box<dyn Turnable>
     })?;
     Ok((shared, containment))
 }
+
+/// A driver beside a host that may finalize its MPI at any time: then nothing is asked of the MPI any more, and everything
+/// resolves.
+struct Beside(Driver<MpiTransport>);
+
+impl Turnable for Beside {
+    fn turn(&mut self) -> Turn {
+        if mpi::is_finalized() {
+            self.0.fail(FINALIZED);
+            return Turn::Closed;
+        }
+        self.0.turn()
+    }
+
+    fn has_news(&mut self) -> bool {
+        mpi::is_finalized() || self.0.has_news()
+    }
+
+    fn shut_down(&mut self) {
+        self.0.shut_down();
+    }
+
+    fn fail(&mut self, reason: &str) {
+        self.0.fail(reason);
+    }
+}
+
+/// Why a pool has failed whose MPI is gone.
+const FINALIZED: &str =
+    "the host has finalized MPI while the pool lived; drop a pool before that, or build it with `isolated()`";

@@ -36,6 +36,8 @@ use stats::Kind;
 pub use stats::Stats;
 
 pub(crate) use gate::Gate;
+#[cfg(feature = "mpi")]
+pub(crate) use isolation::{decide, decide_alone};
 pub(crate) use reply::{Answer, Promise, Settled};
 pub(crate) use shared::Shared;
 

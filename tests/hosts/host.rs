@@ -89,6 +89,7 @@ scenarios! {
     neighbours:
         the_host_uses_mpi_too,
         the_host_has_mpi_at_a_low_level,
+        the_host_finalizes_mpi_under_a_pool,
         the_host_has_finalized_mpi;
     isolated:
         the_parent_is_killed_in_mid_work,
@@ -101,6 +102,7 @@ scenarios! {
         ranks_talk_while_a_pool_works,
         the_main_thread_waits_in_a_collective,
         the_parent_has_another_mpi,
+        threads_of_the_application,
         an_isolated_host_is_killed;
     elsewhere:
         tasks_run_on_two_hosts,

@@ -341,3 +341,28 @@ pub(crate) fn an_isolated_host_is_killed() -> anyhow::Result<()> {
     kill_process(getpid(), Signal::KILL)?;
     Ok(())
 }
+
+/// Says which threads are those of an application, for a test that knows who calls MPI.
+pub(crate) fn threads_of_the_application() -> anyhow::Result<()> {
+    let mode = env::args().nth(2).context("name a mode")?;
+    let mode: Isolation = mode.parse().map_err(anyhow::Error::msg)?;
+    let say = || {
+        println!("application {} {}", getpid().as_raw_nonzero(), rustix::thread::gettid().as_raw_nonzero())
+    };
+    say();
+    let pool = Pool::builder().isolation(mode).workers(0..=2).build()?;
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                say();
+                let sum: Result<i64, TaskError> = pool.map((0..500).map(double)).sum();
+                assert_eq!(sum.ok(), Some(500 * 499));
+                let cancelled = pool.submit(hold_for(5)).expect("it is open");
+                cancelled.cancel();
+                let _ = result(cancelled);
+            });
+        }
+    });
+    pool.shutdown();
+    Ok(())
+}
