@@ -165,3 +165,60 @@ fn an_isolated_host_does_not_call_mpi() {
     let Some((calls, _)) = calls("isolated") else { return eprintln!("skipped: there is no `nm`") };
     assert!(calls.is_empty(), "{calls:?}");
 }
+
+/// A host in Python with an MPI of its own (mpi4py): its traffic, its `MPI_Finalize` at exit, and a pool beside it.
+const PYTHON: &str = r#"
+import ctypes, os, sys
+from mpi4py import MPI
+world = MPI.COMM_WORLD
+shim = ctypes.CDLL(os.environ["OFFSHOOT_SHIM"])
+shim.offshoot_count.restype = ctypes.c_longlong
+shim.offshoot_count.argtypes = [ctypes.c_longlong]
+def talk():
+    for round in range(100):
+        request = world.isend(("mine", round), dest=0, tag=round)
+        status = MPI.Status()
+        came = world.recv(source=MPI.ANY_SOURCE, tag=MPI.ANY_TAG, status=status)
+        request.wait()
+        assert came == ("mine", round) and status.Get_tag() == round, came
+        assert world.allreduce(round) == round
+talk()
+assert shim.offshoot_count(500) == 500
+talk()
+print("Python is done:", MPI.Get_library_version().splitlines()[0])
+"#;
+
+#[test]
+fn a_host_in_python_has_its_own_mpi() {
+    let folder = tempfile::tempdir().expect("there is room for temporary files");
+    let text = |path: &Path| path.to_str().expect("it is plain").to_owned();
+    let modules = folder.path().join("modules");
+    let install = Command::new("python3")
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"])
+        .arg(&modules)
+        .arg("mpi4py")
+        .output();
+    match install {
+        Ok(done) if done.status.success() => {}
+        other => return eprintln!("skipped: mpi4py cannot be installed: {other:?}"),
+    }
+    // Builds the shim and the worker, too.
+    Scenario::new("--list").run();
+    let own = std::env::current_exe().expect("/proc is there");
+    let examples = own.ancestors().nth(2).expect("tests lie in target/PROFILE/deps").join("examples");
+    let script = folder.path().join("host.py");
+    std::fs::write(&script, PYTHON).expect("the folder can be written");
+    let library = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+    let done = Command::new("timeout")
+        .args(["-k", "1", "60", "python3"])
+        .arg(&script)
+        .env("PYTHONPATH", text(&modules))
+        .env("LD_LIBRARY_PATH", library)
+        .env("OFFSHOOT_SHIM", text(&examples.join("libshim.so")))
+        .env("OFFSHOOT_SHIM_WORKER", text(&examples.join("scenario_worker")))
+        .output()
+        .expect("timeout starts");
+    let (told, said) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success() && told.contains("Python is done"), "{told}\n{said}");
+    println!("{told}");
+}

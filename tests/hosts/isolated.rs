@@ -51,15 +51,16 @@ fn parent() -> anyhow::Result<Pid> {
 /// Nothing is lost, nothing is resolved twice, and no task is charged more than one attempt for each death.
 pub(crate) fn the_parent_is_killed_in_mid_work() -> anyhow::Result<()> {
     const DEATHS: u64 = 3;
+    const TASKS: u32 = 3000;
     let folder = tempfile::tempdir()?;
-    let pool = Pool::builder().isolated().workers(0..=2).attempts_max(DEATHS as u32 + 1).build()?;
+    let pool = Pool::builder().isolated().workers(2..=2).attempts_max(DEATHS as u32 + 1).build()?;
     ensure!(
         pool.stats().isolation() == Isolation::Isolated && pool.stats().parents == 1,
         "{:?}",
         pool.stats()
     );
     let submit = |number| pool.submit(sign(folder.path().to_owned(), number)).map_err(|error| error.reason);
-    let handles: Vec<_> = (0..600).map(submit).collect::<Result<_, _>>()?;
+    let handles: Vec<_> = (0..TASKS).map(submit).collect::<Result<_, _>>()?;
     for death in 1..=DEATHS {
         eventually("two workers at work", || pool.stats().workers_busy == 2)?;
         thread::sleep(Duration::from_millis(150));
@@ -84,7 +85,7 @@ pub(crate) fn the_parent_is_killed_in_mid_work() -> anyhow::Result<()> {
             *runs.entry(line.parse()?).or_default() += 1;
         }
     }
-    ensure!(runs.len() == 600, "{} tasks ran", runs.len());
+    ensure!(runs.len() == TASKS as usize, "{} tasks ran", runs.len());
     let again: u64 = runs.values().map(|runs| runs - 1).sum();
     // Of each death, what had run and was not answered: the answers of a tenth of a millisecond, and what ran.
     ensure!(again <= DEATHS * 2 * 4, "{again} tasks ran again");
