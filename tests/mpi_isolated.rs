@@ -129,8 +129,11 @@ fn interposer(folder: &Path) -> Option<PathBuf> {
     Some(library)
 }
 
+/// By which thread, and what.
+type Called = (String, String);
+
 /// The calls of a host in this mode, but for inquiries: by whom, and what; and which threads are the application's.
-fn calls(mode: &str) -> Option<(Vec<(String, String)>, Vec<String>)> {
+fn calls(mode: &str) -> Option<(Vec<Called>, Vec<String>)> {
     let folder = tempfile::tempdir().expect("there is room for temporary files");
     // Builds the host, too.
     Scenario::new("--list").run();

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::BuildError;
-use crate::launch;
+use crate::launch::{self, Site};
 use crate::process;
 use crate::transport::bells::Bells;
 use crate::transport::mpi::{self, MpiTransport, Runtime, Terms};
@@ -54,11 +54,11 @@ pub(crate) fn serve(socket: RawFd, host: u32) -> ! {
     let watched = socket.try_clone();
     let mut channel = Channel::new(socket);
     let Some((bells, wishes)) = await_begin(&mut channel) else { exit(0) };
-    match watched.map_err(|error| BuildError::System(error.to_string())) {
-        Ok(watched) => match Parent::start(channel, &watched, host, bells, wishes) {
-            Ok(parent) => parent.run(),
-            Err((mut channel, error)) => refuse(&mut channel, error),
-        },
+    let started = watched
+        .map_err(|error| BuildError::System(error.to_string()))
+        .and_then(|watched| Started::start(&watched, host, bells, wishes));
+    match started {
+        Ok(started) => started.serve(channel).run(),
         Err(error) => refuse(&mut channel, error),
     }
 }
@@ -101,29 +101,34 @@ struct Parent {
     watch: Arc<Watch>,
 }
 
-impl Parent {
-    fn start(
-        channel: Channel,
-        socket: &OwnedFd,
-        host: u32,
-        bells: Arc<Bells>,
-        wishes: Wishes,
-    ) -> Result<Self, (Channel, BuildError)> {
-        let doorbell = Arc::new(bells.of_host());
+/// What there is before the host is told so.
+struct Started {
+    runtime: Rc<Runtime>,
+    facts: ParentFacts,
+    sites: Vec<Site>,
+    wishes: Wishes,
+    pulse: Arc<Pulse>,
+    doorbell: Arc<Doorbell>,
+    host_bell: Doorbell,
+    watch: Arc<Watch>,
+}
+
+impl Started {
+    fn start(socket: &OwnedFd, host: u32, bells: Arc<Bells>, wishes: Wishes) -> Result<Self, BuildError> {
+        let (doorbell, host_bell) = (Arc::new(bells.of_host()), bells.of_host_behind());
         let pulse = Arc::new(Pulse::default());
-        let host_bell = bells.of_host_behind();
         // Before MPI starts, which may take its time: a host may go at any moment.
-        let started = Watch::start(socket, host, Arc::clone(&pulse), Arc::clone(&doorbell));
-        let started = started.map_err(|error| BuildError::System(error.to_string())).and_then(|watch| {
-            let (runtime, facts) = start_mpi(&doorbell, bells, &pulse, wishes.slots.has_other_hosts())?;
-            watch.know_killer(runtime.control().killer());
-            let sites = launch::sites(&wishes.slots, wishes.workers_max)?;
-            Ok((watch, runtime, facts, sites))
-        });
-        let (watch, runtime, facts, sites) = match started {
-            Ok(started) => started,
-            Err(error) => return Err((channel, error)),
-        };
+        let watch = Watch::start(socket, host, Arc::clone(&pulse), Arc::clone(&doorbell))
+            .map_err(|error| BuildError::System(error.to_string()))?;
+        let (runtime, facts) = start_mpi(&doorbell, bells, &pulse, wishes.slots.has_other_hosts())?;
+        watch.know_killer(runtime.control().killer());
+        let sites = launch::sites(&wishes.slots, wishes.workers_max)?;
+        Ok(Self { runtime, facts, sites, wishes, pulse, doorbell, host_bell, watch })
+    }
+
+    /// Says to the host that it can begin.
+    fn serve(self, channel: Channel) -> Parent {
+        let Self { runtime, facts, sites, wishes, pulse, doorbell, host_bell, watch } = self;
         let (sink, pieces) = Sink::relay(Arc::clone(&doorbell));
         let terms = Terms {
             spawn_timeout: wishes.spawn_timeout,
@@ -134,9 +139,11 @@ impl Parent {
         let transport = MpiTransport::new(Rc::clone(&runtime), terms, sites);
         let mut router = Router::new(channel, host_bell, transport, pieces);
         router.say(FromParent::Here(facts));
-        Ok(Self { router, runtime, pulse, doorbell, watch })
+        Parent { router, runtime, pulse, doorbell, watch }
     }
+}
 
+impl Parent {
     fn run(mut self) -> ! {
         let mut patience = Patience::new();
         let (mut active, mut is_tidy) = (Instant::now(), true);
