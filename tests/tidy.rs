@@ -183,7 +183,7 @@ fn sources(below: &str) -> Vec<(PathBuf, String)> {
         .iter()
         .filter(|path| path.exists())
         .for_each(|path| collect(path, &mut found));
-    assert!(!found.is_empty(), "{} has no Rust file", path.display());
+    assert!(!found.is_empty(), "{below} has no Rust file");
     found
 }
 
