@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use fastrand::Rng;
 use offshoot::{Call, Handle, Isolation, Limit, Pool, Program, Task, TaskError};
 use serde_bytes::ByteBuf;
 
+use super::ear;
 use super::ledger::{Entry, Kill, Ledger, Verdict, now};
 use super::report::{Figures, Host, Resources};
 use super::tasks::{Way, checksum, die, fail, flip, nap, open_journal, stall, translate};
@@ -41,16 +42,6 @@ const YOUTH: Duration = Duration::from_millis(1500);
 const END_LIMIT: Duration = Duration::from_secs(60);
 /// How long a restart is waited for; there may be no work for it.
 const RESTART_LIMIT: Duration = Duration::from_secs(5);
-/// A death that is not seen by then was no death.
-const DETECT_LIMIT: Duration = Duration::from_secs(2);
-
-/// What `victims` and the tasks' maker tell each other.
-#[derive(Default)]
-struct Field {
-    is_over: AtomicBool,
-    /// Tasks under way that end their workers, whose deaths would be taken for others.
-    dying: AtomicU32,
-}
 
 /// Where the host leaves its figures.
 pub(crate) const FIGURES: &str = "figures.json";
@@ -62,6 +53,7 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     File::create(&journal).context("the journal cannot be made")?;
     let token = std::env::var(CHAOS).context("nobody watches this host")?;
     let isolation = if arguments.isolated { Isolation::Isolated } else { Isolation::Auto };
+    ear::listen();
     let pool = Pool::builder()
         .isolation(isolation)
         .workers(0..=arguments.workers)
@@ -74,15 +66,15 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     // Once warm, so that what is there at the end can be compared with it.
     pool.submit(nap(u64::MAX, 0)).map_err(|error| error.reason)?.wait()?;
     let before = Resources::of_this_process();
-    let field = Field::default();
+    let is_over = AtomicBool::new(false);
     let until = Instant::now() + Duration::from_secs(arguments.seconds.into());
-    let mut work = Work::new(&pool, seed, &field);
+    let mut work = Work::new(&pool, seed);
     work.ledger.hand_in(u64::MAX, false);
     work.ledger.resolve(u64::MAX, Verdict::Right);
     let (worked, deaths) = thread::scope(|scope| {
-        let killer = scope.spawn(|| Killer::new(&pool, seed, &field, &token, arguments).kill_until_over());
+        let killer = scope.spawn(|| Killer::new(&pool, seed, &is_over, &token, arguments).kill_until_over());
         let worked = work.go_on_until(until);
-        field.is_over.store(true, Ordering::Relaxed);
+        is_over.store(true, Ordering::Relaxed);
         (worked, killer.join())
     });
     worked?;
@@ -105,7 +97,9 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
         after,
         all_ended: ended,
     };
-    let figures = Figures::of(&host, &work.ledger, &stats, &deaths, executions);
+    let detections: Vec<u64> =
+        deaths.kills.iter().filter_map(|kill| ear::detection(kill.process, kill.at)).collect();
+    let figures = Figures::of(&host, &work.ledger, &stats, &detections, &deaths, executions);
     fs::write(folder.join(FIGURES), serde_json::to_string(&figures)?)
         .context("the figures cannot be told")?;
     fs::remove_file(&journal).context("the journal cannot be removed")
@@ -139,7 +133,6 @@ enum Expected {
 struct Work<'a> {
     pool: &'a Pool,
     rng: Rng,
-    field: &'a Field,
     ledger: Ledger,
     under_way: Vec<UnderWay>,
     bytes: usize,
@@ -148,11 +141,10 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(pool: &'a Pool, seed: u64, field: &'a Field) -> Self {
+    fn new(pool: &'a Pool, seed: u64) -> Self {
         Self {
             pool,
             rng: Rng::with_seed(seed),
-            field,
             ledger: Ledger::default(),
             under_way: Vec::new(),
             bytes: 0,
@@ -219,7 +211,6 @@ impl<'a> Work<'a> {
             }
             995..998 => self.submit(stall(id).timeout(STALL_TIMEOUT), Expected::IsOverdue),
             _ => {
-                self.field.dying.fetch_add(1, Ordering::Relaxed);
                 let way = Way::ALL[self.rng.usize(..Way::ALL.len())];
                 self.submit(die(id, way), Expected::ReturnsAfterDeath)
             }
@@ -276,9 +267,6 @@ impl<'a> Work<'a> {
                 continue;
             };
             let task = self.under_way.swap_remove(at);
-            if let End::Named(_, Expected::ReturnsAfterDeath) = task.end {
-                self.field.dying.fetch_sub(1, Ordering::Relaxed);
-            }
             self.bytes -= task.bytes;
             self.ledger.resolve(task.id, verdict);
         }
@@ -323,8 +311,6 @@ fn judge_named(id: u64, result: Result<u64, TaskError>, expected: Expected) -> V
 #[derive(Default)]
 pub(super) struct Deaths {
     pub(super) kills: Vec<Kill>,
-    /// Nanoseconds from a death to the pool's knowing it.
-    pub(super) detections: Vec<u64>,
     pub(super) parents: u64,
     pub(super) daemons: u64,
     /// Nanoseconds from the death of a parent to the first ready worker of the next.
@@ -334,7 +320,7 @@ pub(super) struct Deaths {
 struct Killer<'a> {
     pool: &'a Pool,
     rng: Rng,
-    field: &'a Field,
+    is_over: &'a AtomicBool,
     token: &'a str,
     spared: Vec<Spare>,
     is_isolated: bool,
@@ -344,11 +330,17 @@ struct Killer<'a> {
 }
 
 impl<'a> Killer<'a> {
-    fn new(pool: &'a Pool, seed: u64, field: &'a Field, token: &'a str, arguments: &Arguments) -> Self {
+    fn new(
+        pool: &'a Pool,
+        seed: u64,
+        is_over: &'a AtomicBool,
+        token: &'a str,
+        arguments: &Arguments,
+    ) -> Self {
         Self {
             pool,
             rng: Rng::with_seed(seed ^ 0xdead),
-            field,
+            is_over,
             token,
             spared: arguments.spared(),
             is_isolated: arguments.isolated,
@@ -359,7 +351,7 @@ impl<'a> Killer<'a> {
 
     fn kill_until_over(mut self) -> Deaths {
         let mut known: Vec<(Process, Instant)> = Vec::new();
-        while !self.field.is_over.load(Ordering::Relaxed) {
+        while !self.is_over.load(Ordering::Relaxed) {
             // Exponentially distributed: two at once, and none for long, are as likely as they are in life.
             let pause = KILL_EVERY.mul_f64(-self.rng.f64().max(1e-6).ln()).min(8 * KILL_EVERY);
             thread::sleep(pause);
@@ -427,9 +419,6 @@ impl<'a> Killer<'a> {
             [libc::SIGKILL, libc::SIGKILL, libc::SIGTERM, libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS];
         let signal = signals[self.rng.usize(..signals.len())];
         let is_guard = !self.spared.contains(&Spare::Guards) && self.rng.u32(..10) == 0;
-        let is_quiet = self.field.dying.load(Ordering::Relaxed) == 0;
-        let known = |stats: &offshoot::Stats| stats.losses + stats.spawn_failures + stats.kills;
-        let before = known(&stats);
         let at = now();
         match is_guard {
             true => victims::kill(victim.parent, libc::SIGKILL),
@@ -443,16 +432,5 @@ impl<'a> Killer<'a> {
             }
         }
         self.deaths.kills.push(Kill { process: victim.id.unsigned_abs(), at });
-        let is_sudden = is_guard || [libc::SIGKILL, libc::SIGTERM, libc::SIGABRT].contains(&signal);
-        if is_sudden && is_quiet && !is_young && stats.workers_retiring == 0 {
-            let until = Instant::now() + DETECT_LIMIT;
-            while Instant::now() < until {
-                if known(&self.pool.stats()) > before {
-                    self.deaths.detections.push(now() - at);
-                    break;
-                }
-                thread::sleep(Duration::from_micros(500));
-            }
-        }
     }
 }

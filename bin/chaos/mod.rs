@@ -3,8 +3,9 @@
 //! Two processes: the host (`fire`) has the pool, hands in tasks and kills its workers at random; the one that
 //! the user started (`watch`) sees how the host ends and what it leaves behind. `ledger` is the account: what
 //! was handed in, what came of it, what was executed, from journals of its own and not from the pool's.
-//! `tasks` has what the workers do, `victims` finds them, `report` adds up.
+//! `tasks` has what the workers do, `victims` finds them, `ear` hears when the pool knows of a death, `report` adds up.
 
+mod ear;
 mod fire;
 mod ledger;
 mod report;

@@ -11,6 +11,7 @@ mod interrupt;
 mod joblog;
 mod order;
 mod output;
+mod plain;
 mod progress;
 mod session;
 mod shell;

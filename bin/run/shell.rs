@@ -1,4 +1,4 @@
-//! What a worker does with a line: a shell, its output, its end.
+//! What a worker does with a line: a shell, or a program where that needs none, its output, its end.
 //!
 //! The output comes through pipes and not through files, because `echo ... > /dev/stderr`, which many
 //! scripts do, cuts a file to length 0 and leaves a pipe alone. One `poll` waits for the shell's end and
@@ -26,6 +26,7 @@ use serde_bytes::ByteBuf;
 
 use super::family::Family;
 use super::order::{Captured, End, Report, Setting, Try};
+use super::plain::{Plain, plain};
 
 /// How often it is asked whether the line is still wanted.
 const STEP: Duration = Duration::from_millis(25);
@@ -113,18 +114,31 @@ impl Line {
         if command.contains(&0) {
             return Err(io::Error::other("it has a zero byte in it, which no shell takes"));
         }
-        let text = |bytes: &ByteBuf| OsStr::from_bytes(bytes).to_owned();
-        let (mut shell, script) = shell(command)?;
-        let mut shell = shell
-            .env_clear()
-            .envs(setting.environment.iter().map(|(name, value)| (text(name), text(value))))
-            .current_dir(text(&setting.directory))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(|error| io::Error::other(format!("/bin/sh cannot be started: {error}")))?;
+        let prepare = |command: &mut Command| {
+            let text = |bytes: &'_ ByteBuf| OsStr::from_bytes(bytes).to_owned();
+            command
+                .env_clear()
+                .envs(setting.environment.iter().map(|(name, value)| (text(name), text(value))))
+                .current_dir(text(&setting.directory))
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .process_group(0)
+                .spawn()
+        };
+        let plain = plain(command, &setting.environment).and_then(|Plain { program, name, arguments }| {
+            // What cannot be started so is the shell's to explain.
+            prepare(Command::new(program).arg0(name).args(arguments)).ok()
+        });
+        let (mut shell, script) = match plain {
+            Some(program) => (program, None),
+            None => {
+                let (mut shell, script) = shell(command)?;
+                let started = prepare(&mut shell);
+                let failed = |error| io::Error::other(format!("/bin/sh cannot be started: {error}"));
+                (started.map_err(failed)?, script)
+            }
+        };
         let id = Pid::from_child(&shell);
         let watch = pidfd_open(id, PidfdFlags::empty()).inspect_err(|_| {
             let _ = shell.kill();

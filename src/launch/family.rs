@@ -40,7 +40,7 @@ pub(crate) struct Family {
     /// How it is told where workers go.
     pub(super) placement: Placement,
     /// Whether one thread may spawn while another sends and receives, and goes on with it.
-    pub(super) spawns_aside: bool,
+    pub(super) spawns_aside: SpawnsAside,
     /// How spawns are made, and what they do to running work.
     pub(crate) spawn_thread: &'static str,
     /// What lets the host live through a worker's death in the middle of a transfer; or why nothing does.
@@ -165,6 +165,15 @@ pub(super) struct Launcher {
     pub(super) needs_decoy: bool,
     /// Whether its end is an event of PMIx, which ends every process that does not take it.
     pub(super) is_told_by_pmix: bool,
+}
+
+/// Whether the rest of an MPI goes on while one thread is in `MPI_Comm_spawn`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SpawnsAside {
+    Always,
+    /// Not while it waits for its process manager, which does not take long where workers are started ahead.
+    WhereAhead,
+    Never,
 }
 
 /// Whether an MPI gets along with the process manager that offshoot has.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::family::{Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, Value, When};
+use super::family::{
+    Family, Farewell, Launcher, OwnManager, Placement, Release, Setting, SpawnsAside, Value, When,
+};
 use super::mpich::HYDRA;
 
 pub(super) const FAMILY: Family = Family {
@@ -36,7 +38,7 @@ pub(super) const FAMILY: Family = Family {
     placement: Placement::OwnHostOnly(
         "several hosts are untried with Intel MPI: use Open MPI 4.1 or MPICH, or name this host alone",
     ),
-    spawns_aside: false,
+    spawns_aside: SpawnsAside::Never,
     spawn_thread: "untried",
     // What MPICH does with libfabric over TCP and messages of 4 to 16 KiB was tried, and survives most deaths but not
     // all: docs/MPI.md.

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::family::{
-    Agent, Family, Farewell, Launcher, OwnManager, Placement, Refusal, Release, Setting, Survivable, Value,
-    When,
+    Agent, Family, Farewell, Launcher, OwnManager, Placement, Refusal, Release, Setting, SpawnsAside,
+    Survivable, Value, When,
 };
 use super::transport::uses_library;
 use crate::wire::flow::Flow;
@@ -51,7 +51,7 @@ pub(super) const FAMILY: Family = Family {
         },
         outlives_hosts: true,
     },
-    spawns_aside: false,
+    spawns_aside: SpawnsAside::WhereAhead,
     spawn_thread: "a second thread may spawn, but running work stalls for as long as the spawn takes",
     survivable: Ok(Survivable {
         component: "libfabric",

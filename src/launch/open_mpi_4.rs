@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::family::{
-    Agent, Family, Farewell, Launcher, OfJob, OwnManager, Placement, Release, Setting, Survivable, Value,
-    When,
+    Agent, Family, Farewell, Launcher, OfJob, OwnManager, Placement, Release, Setting, SpawnsAside,
+    Survivable, Value, When,
 };
 use super::installation::Installation;
 use crate::wire::flow::Flow;
@@ -76,7 +76,7 @@ pub(super) const FAMILY: Family = Family {
         agent: Agent { variable: "OMPI_MCA_plm_rsh_agent", only_with: None, default: "ssh : rsh" },
         outlives_hosts: false,
     },
-    spawns_aside: true,
+    spawns_aside: SpawnsAside::Always,
     spawn_thread: "a second thread may spawn: running work stalls for 16 ms",
     survivable: Ok(Survivable {
         component: "the component `mca_pml_ucx.so`",

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::family::{
-    Family, Farewell, Launcher, OwnManager, Placement, Release, Scratch, Setting, Survivable, Value, When,
+    Family, Farewell, Launcher, OwnManager, Placement, Release, Scratch, Setting, SpawnsAside, Survivable,
+    Value, When,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -87,7 +88,7 @@ pub(super) const FAMILY: Family = Family {
         "Open MPI 5 (5.0.8 and 5.0.11 were tried) starts every worker of a singleton on its own host, or hangs: use \
          Open MPI 4.1 or MPICH, or name this host alone",
     ),
-    spawns_aside: true,
+    spawns_aside: SpawnsAside::Always,
     spawn_thread: "a second thread may spawn: running work stalls for 34 ms",
     survivable: Ok(Survivable {
         component: "TCP",

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::decoy::{self, Plan};
-use super::family::{Family, Release, Setting, Value, When};
+use super::family::{Family, Release, Setting, SpawnsAside, Value, When};
 use super::installation::{self, Installation};
 use super::manager::{self, Choice, ProcessManager};
 use super::preflight::Job;
@@ -224,8 +224,12 @@ pub(crate) fn process_manager(has_other_hosts: bool) -> ProcessManager {
 }
 
 /// Whether one thread may spawn while another one sends and receives, and goes on with it.
-pub(crate) fn spawns_aside() -> bool {
-    prepared().and_then(|prepared| prepared.family).is_some_and(|family| family.spawns_aside)
+pub(crate) fn spawns_aside(manager: ProcessManager) -> bool {
+    prepared().and_then(|prepared| prepared.family).is_some_and(|family| match family.spawns_aside {
+        SpawnsAside::Always => true,
+        SpawnsAside::WhereAhead => manager == ProcessManager::Own,
+        SpawnsAside::Never => false,
+    })
 }
 
 /// What each `MPI_Comm_spawn` is to be told, as keys and values of its info.

@@ -62,14 +62,12 @@ pub(crate) fn why_unfit() -> Option<&'static str> {
     is_low.then_some("this process has initialized MPI below MPI_THREAD_MULTIPLE")
 }
 
-/// How `MPI_Comm_spawn` is called.
-pub(super) enum Way {
-    /// On the MPI thread, which then does nothing else.
-    Here,
-    /// On a thread of its own.
-    Aside(Spawner),
-    /// On the MPI thread, when the worker has been started ahead and waits for it.
-    Ahead(Starter),
+/// How a worker comes to be spawned.
+pub(super) struct Way {
+    /// Who starts it ahead of the call of `MPI_Comm_spawn`, if somebody does: it is called when the worker waits for it.
+    pub(super) starter: Option<Starter>,
+    /// The thread on which it is called, if not the MPI thread, which then does nothing else.
+    pub(super) spawner: Option<Spawner>,
 }
 
 /// MPI, as the thread that owns it sees it.
@@ -133,14 +131,13 @@ impl Runtime {
         let _ = THREAD_LEVEL.set(level(provided));
         let duplicate = || Comm::duplicate_self().map_err(|error| BuildError::Mpi(error.to_string()));
         let spawner = duplicate()?;
-        let way = match starter {
-            Some(starter) => Way::Ahead(starter),
-            None if launch::spawns_aside() && provided >= Threading::Multiple => {
-                let thread = Spawner::start(duplicate()?, control.clone(), Arc::clone(&doorbell));
-                Way::Aside(thread.map_err(|error| BuildError::System(error.to_string()))?)
-            }
-            None => Way::Here,
+        let spawner_thread = if launch::spawns_aside(manager) && provided >= Threading::Multiple {
+            let thread = Spawner::start(duplicate()?, control.clone(), Arc::clone(&doorbell));
+            Some(thread.map_err(|error| BuildError::System(error.to_string()))?)
+        } else {
+            None
         };
+        let way = Way { starter, spawner: spawner_thread };
         Ok(Self {
             spawner,
             way,
@@ -171,7 +168,7 @@ impl Runtime {
 
     /// Whether the MPI's daemons answer, as far as is known.
     pub(super) fn health(&self) -> Health {
-        if let Way::Aside(spawner) = &self.way { spawner.health() } else { Health::Good }
+        self.way.spawner.as_ref().map_or(Health::Good, Spawner::health)
     }
 
     /// Wakes the MPI thread.
@@ -232,7 +229,7 @@ impl Runtime {
         let is_alone = self.launchers.borrow().loss().is_some();
         let mut has_losses = self.has_losses.get();
         let mut is_caught = false;
-        if let Way::Aside(spawner) = self.way {
+        if let Some(spawner) = self.way.spawner {
             has_losses |= spawner.has_losses();
             is_caught = !spawner.end();
         }

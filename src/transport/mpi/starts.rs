@@ -1,6 +1,6 @@
 //! Workers on their way: from the order to the intercommunicator, or to the reason why there is none.
 //!
-//! How long `MPI_Comm_spawn` takes, and who waits for it, depends on the MPI ([`Way`]). Whatever the way, a start
+//! How long `MPI_Comm_spawn` takes, and who waits for it, depends on the MPI ([`Way`](super::runtime::Way)). Whatever the way, a start
 //! ends here with one [`Birth`], and no start waits for another one's end except for its turn in the call.
 
 use std::collections::VecDeque;
@@ -17,7 +17,6 @@ use rustc_hash::FxHashMap;
 use super::Runtime;
 use super::ffi::Comm;
 use super::places::Places;
-use super::runtime::Way;
 use super::spawner::{Outcome, Wanted};
 use super::words::failure;
 use crate::error::{SpawnCause, SpawnFailure};
@@ -185,9 +184,13 @@ impl Starts {
             self.take(worker, spawned.map(|comm| comm.take()), births);
         }
         self.give_up_failed(births);
-        // One call a turn: the workers that run are served between two.
-        if let Some(worker) = self.askers.pop_front() {
+        let is_aside = self.runtime.way().spawner.is_some();
+        while let Some(worker) = self.askers.pop_front() {
             self.call(worker, births);
+            if !is_aside {
+                // One call a turn: the workers that run are served between two.
+                break;
+            }
         }
         self.look_at_spawner(births);
         while is_calm
@@ -199,7 +202,8 @@ impl Starts {
                 self.places.release(worker);
                 births.push(Birth::Failed { worker, failure });
             }
-            if matches!(self.runtime.way(), Way::Here) {
+            if !is_aside && self.runtime.way().starter.is_none() {
+                // That was a call.
                 break;
             }
         }
@@ -209,10 +213,11 @@ impl Starts {
     fn has_room(&self) -> bool {
         let is_under_way = |begun: &&Begun| !matches!(begun.stage, Stage::Failed(..));
         let under_way = || self.begun.values().filter(is_under_way).count();
-        match self.runtime.way() {
-            Way::Here => true,
-            Way::Aside(_) => under_way() == 0,
-            Way::Ahead(_) => under_way() < AHEAD_MAX,
+        let way = self.runtime.way();
+        match (&way.starter, &way.spawner) {
+            (Some(_), _) => under_way() < AHEAD_MAX,
+            (None, Some(_)) => under_way() == 0,
+            (None, None) => true,
         }
     }
 
@@ -253,18 +258,14 @@ impl Starts {
                 return Err(SpawnFailure::new(SpawnCause::Mpi, reason));
             }
         };
-        let is_ahead = matches!(self.runtime.way(), Way::Ahead(_));
-        let stage = if is_ahead { Stage::Ahead } else { Stage::Call };
+        let starter = self.runtime.way().starter.clone();
+        let stage = if starter.is_some() { Stage::Ahead } else { Stage::Call };
         let begun = Begun { program, ticket, wanted, bell, stage, end: None, is_abandoned: false };
         self.tickets.insert(ticket, worker);
         self.begun.insert(worker, begun);
-        let wanted = &self.begun[&worker].wanted;
-        match self.runtime.way() {
-            Way::Here => self.call(worker, births),
-            Way::Aside(spawner) => {
-                spawner.order(worker, ticket, wanted.clone(), self.limit(), self.outcome.clone());
-            }
-            Way::Ahead(starter) => starter.start(self.order_ahead(wanted, ticket)),
+        match starter {
+            Some(starter) => starter.start(self.order_ahead(&self.begun[&worker].wanted, ticket)),
+            None => self.call(worker, births),
         }
         Ok(())
     }
@@ -294,11 +295,15 @@ impl Starts {
         }
     }
 
-    /// Makes the call on this thread.
+    /// Makes the call, or has it made.
     fn call(&mut self, worker: WorkerId, births: &mut Vec<Birth>) {
         let limit = self.limit();
         let Some(begun) = self.begun.get_mut(&worker) else { return };
         begun.stage = Stage::Call;
+        if let Some(spawner) = &self.runtime.way().spawner {
+            let (ticket, wanted) = (begun.ticket, begun.wanted.clone());
+            return spawner.order(worker, ticket, wanted, limit, self.outcome.clone());
+        }
         let _decoy = self.runtime.decoy();
         let spawn = || begun.wanted.spawn_from(self.runtime.spawner());
         let spawned = self.runtime.pulse().during(Call::Spawn, limit, spawn);
@@ -354,7 +359,7 @@ impl Starts {
 
     /// Gives up all calls that are to be made on a thread that does not come back.
     fn look_at_spawner(&mut self, births: &mut Vec<Birth>) {
-        let Way::Aside(spawner) = self.runtime.way() else { return };
+        let Some(spawner) = &self.runtime.way().spawner else { return };
         let is_called = |(_, begun): &(&WorkerId, &Begun)| matches!(begun.stage, Stage::Call);
         let called: Vec<WorkerId> = self.begun.iter().filter(is_called).map(|(&worker, _)| worker).collect();
         if called.is_empty() {
