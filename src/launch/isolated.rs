@@ -89,14 +89,17 @@ fn is_of_a_job(name: &str) -> bool {
     JOB_VARIABLES.iter().any(|beginning| name.starts_with(beginning))
 }
 
-/// Removes what the daemon of Open MPI 4 leaves in the folder for temporary files when the parent that it was for is killed:
-/// empty folders, `ompi.HOST.USER/jf.JOB`. Other MPIs leave nothing of that name that is empty.
-pub(crate) fn remove_empty_folders() {
+/// Removes what Open MPI 4 leaves in the folder for temporary files when a parent or its daemon is killed: empty folders,
+/// `ompi.HOST.USER/jf.JOB`, and those of daemons that are gone, `ompi.HOST.USER/pid.DAEMON`.
+pub(crate) fn remove_daemons_folders() {
     let user = format!(".{}", rustix::process::geteuid().as_raw());
+    let own = super::own_name();
+    let own = own.split('.').next().unwrap_or_default();
     let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
     for sessions in entries(&env::temp_dir()) {
         let name = sessions.file_name().to_string_lossy().into_owned();
-        if !(name.starts_with("ompi.") && name.ends_with(&user)) {
+        // Processes of another host, or of a container with a name of its own, are not to be seen here.
+        if !(name.starts_with(&format!("ompi.{own}")) && name.ends_with(&user)) {
             continue;
         }
         // One that was made just now is about to be filled.
@@ -106,11 +109,22 @@ pub(crate) fn remove_empty_folders() {
             age.is_ok_and(|age| age > YOUTH)
         };
         for job in entries(&sessions.path()).filter(is_old) {
-            // It fails for what is not empty.
-            let _ = fs::remove_dir(job.path());
+            let name = job.file_name().to_string_lossy().into_owned();
+            let daemon: Option<u32> = name.strip_prefix("pid.").and_then(|id| id.parse().ok());
+            let _ = match daemon {
+                Some(id) if has_ended(id) => fs::remove_dir_all(job.path()),
+                // It fails for what is not empty.
+                _ => fs::remove_dir(job.path()),
+            };
         }
         let _ = fs::remove_dir(sessions.path());
     }
+}
+
+/// Whether a process is gone, or nobody has asked how it ended.
+fn has_ended(id: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with(['Z', 'X']))
 }
 
 /// How long a folder may be empty and still be somebody's.

@@ -36,7 +36,7 @@ pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
 pub(crate) use hosts::own_name;
 pub(crate) use installation::has_two_mpis;
-pub(crate) use isolated::{parent_environment, remove_empty_folders};
+pub(crate) use isolated::{parent_environment, remove_daemons_folders};
 pub(crate) use manager::{
     AWAITED, IS_AWAITED, Manager, NOT_AWAITED, Order, ProcessManager, Standing, Starter, serve,
 };

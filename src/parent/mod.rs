@@ -200,7 +200,7 @@ impl Parent {
         if let Some(runtime) = Rc::into_inner(runtime) {
             runtime.finish();
         }
-        launch::remove_empty_folders();
+        launch::remove_daemons_folders();
         exit(0)
     }
 }

@@ -306,7 +306,7 @@ pub(crate) fn the_main_thread_waits_in_a_collective() -> anyhow::Result<()> {
     });
     world.barrier();
     let count = worker.join().map_err(|_| anyhow::anyhow!("it panicked"))?;
-    ensure!(count > 100, "{count} tasks were answered while the main thread waited");
+    ensure!(count > 10, "{count} tasks were answered while the main thread waited");
     Ok(())
 }
 

@@ -108,7 +108,7 @@ impl End {
         doorbell.ring();
         if !is_clean {
             thread::sleep(DAEMONS_LEAVE);
-            launch::remove_empty_folders();
+            launch::remove_daemons_folders();
         }
     }
 }
