@@ -10,7 +10,7 @@ PROFILE ?= default
 SECONDS ?= 300
 WITH_MPI := scripts/with-mpi.sh $(MPI)
 
-.PHONY: help setup build run test spawns matrix lint soak fuzz mutants bench peers clean
+.PHONY: help setup build run test spawns matrix lint client soak fuzz mutants bench peers clean
 
 help: ## List these commands
 	@echo 'make TARGET [MPI=system|openmpi-4.1|openmpi-5.0|mpich-5|mpich-4.3|intel-2021|abi|abi-intel]'
@@ -41,6 +41,9 @@ lint: setup ## Check format, clippy and rustdoc, warnings denied
 	cargo fmt --check
 	$(WITH_MPI) cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(WITH_MPI) cargo doc --no-deps
+
+client: setup ## Build a host without MPI, as on a machine that has none, and run it
+	$(WITH_MPI) scripts/client.sh
 
 soak: setup ## Have 1,200 workers come and go, and put a pool under fire for ten minutes
 	$(WITH_MPI) cargo nextest run --no-fail-fast --run-ignored only -E 'binary(mpi_soak)' --success-output final

@@ -24,6 +24,8 @@ enum Command {
     Doctor(doctor::Arguments),
     Chaos(chaos::Arguments),
     Bench(bench::Arguments),
+    /// Hold the MPI of an isolated pool. It is started by a pool (`Builder::parent_executable`), not by hand.
+    Parent,
 }
 
 const EXAMPLES: &str = "\
@@ -44,5 +46,12 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Chaos(arguments) => chaos::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
+        Command::Parent => {
+            eprintln!(
+                "offshoot: an isolated parent is started by the pool whose MPI it holds: name this executable in \
+                 `Builder::parent_executable`"
+            );
+            ExitCode::from(2)
+        }
     }
 }

@@ -40,6 +40,15 @@ pub(crate) fn with(variable: &str, value: &str) -> Vec<Process> {
     all().filter(|process| !process.zombie && has_it(process)).collect()
 }
 
+/// The isolated parents of this host that live.
+pub(crate) fn isolated_parents(host: i32) -> Vec<Process> {
+    let is_parent = |process: &Process| {
+        let words = fs::read(format!("/proc/{}/cmdline", process.id)).unwrap_or_default();
+        words.split(|byte| *byte == 0).nth(1).is_some_and(|word| word == b"--offshoot-parent")
+    };
+    all().filter(|process| process.parent == host && !process.zombie && is_parent(process)).collect()
+}
+
 /// Sends a signal. Whoever is gone already is no error.
 pub(crate) fn kill(id: impl TryInto<i32>, signal: i32) {
     let process = id.try_into().ok().and_then(Pid::from_raw);

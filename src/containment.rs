@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What the death of a worker may do to its host while bytes are on their way between them.
 ///
@@ -15,7 +15,7 @@ use serde::Serialize;
 /// [`init`](crate::init) reads: transports are chosen by environment variables that have to be set before any
 /// thread exists. [`Builder::containment`](crate::Builder::containment) asks for one of them and is refused where it is not the one
 /// that was chosen; [`Stats::containment`](crate::Stats::containment) says what a pool has. What that costs, and what was tried, is in `docs/MPI.md`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Containment {

@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use crate::containment::Containment;
 use crate::finding::{Finding, Status};
+use crate::isolation::Isolation;
 use crate::launch::{self, Outcome, Prepared, ProcessManager};
+use crate::pool;
 use crate::slots::{Slots, SlotsError};
 use crate::transport::mpi;
 
@@ -32,6 +34,10 @@ pub struct Diagnosis {
     pub universe_size: Option<i32>,
     /// Whether one thread may spawn while another sends and receives, and what that costs.
     pub spawn_thread: Option<&'static str>,
+    /// Which mode a pool of this process gets that leaves it open, and why.
+    pub isolation: Isolation,
+    /// Why it does.
+    pub isolation_reason: &'static str,
     /// What a worker's death may do to this process in the middle of a transfer.
     pub containment: Containment,
     /// What stands between this process and a worker's death at any other time.
@@ -97,7 +103,16 @@ impl Diagnosis {
             }
         });
         let family = prepared.family;
+        let decision = match pool::decide(Isolation::Auto) {
+            Ok(decision) => decision,
+            Err(error) => {
+                findings.push(Finding::failure("isolation", error.to_string(), "correct it, or unset it"));
+                pool::decide_alone()
+            }
+        };
         Some(Self {
+            isolation: decision.isolation,
+            isolation_reason: decision.reason,
             offshoot: env!("CARGO_PKG_VERSION"),
             mpi: family.map(|family| family.name),
             mpi_version: prepared.version.lines().next().unwrap_or_default().to_owned(),

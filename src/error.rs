@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::containment::Containment;
@@ -236,7 +237,7 @@ impl fmt::Display for At<'_> {
 }
 
 /// What the start of a worker can fail of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum SpawnCause {
     /// Its host cannot be reached. Nothing was started.
@@ -260,6 +261,8 @@ pub enum SpawnCause {
     Mpi,
     /// The program through which this MPI spawns has ended, and it starts no other one in this process.
     Launcher,
+    /// The process that holds the MPI of an isolated pool could not be started, or ended again and again.
+    Parent,
     /// The reason was not reported.
     Unknown,
 }
@@ -268,7 +271,12 @@ impl SpawnCause {
     /// Whether another try would fail alike. The others are made a few times, with a pause between them.
     pub(crate) fn is_lasting(self) -> bool {
         match self {
-            Self::Executable | Self::Overdue | Self::NoWorker | Self::Mismatch | Self::Launcher => true,
+            Self::Executable
+            | Self::Overdue
+            | Self::NoWorker
+            | Self::Mismatch
+            | Self::Launcher
+            | Self::Parent => true,
             // Another try may be on another host.
             Self::Host => false,
             Self::NotStarted | Self::Ended | Self::Initializer | Self::Mpi | Self::Unknown => false,
@@ -350,7 +358,8 @@ pub enum BuildError {
     /// The host initialized MPI itself, at a level that does not let a second thread use it.
     #[error(
         "MPI is initialized at thread level {provided}, and offshoot needs {required} beside a host that \
-         uses MPI itself: call MPI_Init_thread with MPI_THREAD_MULTIPLE, or build the pool first"
+         uses MPI itself: call MPI_Init_thread with MPI_THREAD_MULTIPLE, build the pool first, or build it with \
+         `isolated()`, which keeps the pool's MPI in a process of its own"
     )]
     ThreadLevel {
         /// The level that MPI has.
@@ -359,7 +368,10 @@ pub enum BuildError {
         required: String,
     },
     /// MPI was already finalized in this process; it cannot be started again.
-    #[error("MPI was already finalized in this process, and MPI cannot be started twice")]
+    #[error(
+        "MPI was already finalized in this process, and MPI cannot be started twice: a pool built with `isolated()` has \
+         its MPI in another process"
+    )]
     Finalized,
     /// This machine, or the MPI on it, lacks what spawning needs. MPI was not initialized.
     #[error("workers cannot be spawned here: {0} (`offshoot doctor` shows all checks)")]
@@ -367,6 +379,9 @@ pub enum BuildError {
     /// An MPI call did not return, and this process makes no MPI call any more.
     #[error("{0}")]
     Stuck(String),
+    /// The process that is to hold the MPI of an isolated pool could not be started, or ended before it was ready.
+    #[error("there is no isolated parent: {0}")]
+    Parent(String),
     /// An MPI call failed while the pool was being set up.
     #[error("MPI could not be set up: {0}")]
     Mpi(String),

@@ -28,22 +28,34 @@
 //!
 //! ARCHITECTURE.md in the repository is the map of what is inside.
 
+// A client has no use for what is for workers.
+#![cfg_attr(not(feature = "mpi"), allow(dead_code, unused_imports))]
+
 #[doc(hidden)]
 pub mod bench_support;
 mod containment;
 mod core;
+#[cfg(feature = "mpi")]
 mod diagnosis;
 mod driver;
 mod error;
 mod finding;
-#[cfg(all(test, not(fuzzing)))]
+#[cfg(all(test, feature = "mpi", not(fuzzing)))]
 mod fuzzing;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "mpi")]
 mod guard;
 mod ids;
+mod isolation;
+#[cfg(feature = "mpi")]
 mod launch;
+#[cfg(not(feature = "mpi"))]
+#[path = "launch/client.rs"]
+mod launch;
+#[cfg(feature = "mpi")]
+mod parent;
 mod pool;
 mod process;
 mod slots;
@@ -53,10 +65,12 @@ mod wire;
 pub mod worker;
 
 pub use containment::Containment;
+#[cfg(feature = "mpi")]
 pub use diagnosis::{Diagnosis, Origin as VariableOrigin, Variable};
 pub use error::{BuildError, Limit, Origin, Place, RejectReason, SpawnCause, SubmitError, TaskError};
 pub use finding::{Finding, Status};
 pub use ids::{ProgramId, TaskId, WorkerId};
+pub use isolation::Isolation;
 pub use launch::{Program, user_environment};
 pub use pool::{AsCompleted, Builder, Handle, Indexed, Map, Pool, Stats, Unordered, as_completed};
 pub use slots::{HostSlots, Slots, SlotsError, Source};

@@ -16,6 +16,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+mod sealed;
+
+pub(crate) use sealed::{Sealed, seal};
+
 static ORIGINAL: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
 
 /// Remembers the environment as it is. The first call counts.
@@ -25,6 +29,11 @@ static ORIGINAL: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
 pub(crate) fn remember_environment() {
     assert_single_thread();
     ORIGINAL.get_or_init(|| env::vars_os().collect());
+}
+
+/// Whether the environment was remembered, which [`init`](crate::init) does first in a host.
+pub(crate) fn is_environment_remembered() -> bool {
+    ORIGINAL.get().is_some()
 }
 
 /// The environment as it was remembered, or as it is.
@@ -400,6 +409,30 @@ pub(crate) fn die_with_this_one(command: &mut Command) {
     };
     // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
     unsafe { command.pre_exec(arm) };
+}
+
+/// Has this process keep the memory that it frees, in place of handing it back piece by piece: it is for the next large
+/// message, and to have each page of it made anew takes longer than to fill it.
+pub(crate) fn keep_freed_memory() {
+    // SAFETY: it changes numbers that the allocator goes by. Where that does not know them nothing happens.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+    }
+}
+
+/// Hands back what memory was kept so and is free.
+pub(crate) fn give_back_freed_memory() {
+    // SAFETY: it takes free memory from the allocator only.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Has the process that `command` starts lead a session and process group of its own: no terminal's signal reaches it, and
+/// nobody who kills this process's group.
+pub(crate) fn in_own_session(command: &mut Command) {
+    let leave = || rustix::process::setsid().map(drop).map_err(io::Error::from);
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(leave) };
 }
 
 /// Has the process that `command` starts inherit this descriptor, under its number, and none other that is open here

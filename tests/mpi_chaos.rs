@@ -79,6 +79,15 @@ fn no_task_ends_wrongly_or_twice_under_fire() {
     }
 }
 
+/// The parent, its guards and its daemons are killed too, and the transport is the fastest: nothing of that is felt.
+#[test]
+fn an_isolated_host_gets_through_everything() {
+    let figures = chaos(10, 11, &["--isolated"]);
+    println!("{figures:#}");
+    assert_whole(&figures);
+    assert!(number(&figures, "kills") + number(&figures, "losses") >= 3, "no fire: {figures:#}");
+}
+
 /// Plainly started, and as a job of `mpiexec`. Guards are killed, too.
 #[test]
 fn hosts_get_through_the_fire_if_starts_are_spared() {

@@ -13,6 +13,17 @@ macro_rules! scenarios {
         })*
 
         const NAMES: &[&str] = &[$(stringify!($name)),*];
+
+        /// The same with the MPI in a parent of its own: nobody should notice.
+        mod isolated {
+            use super::Scenario;
+
+            $(#[test]
+            fn $name() {
+                let scenario = Scenario::new(stringify!($name))$(.$setting($value))*;
+                scenario.env("OFFSHOOT_ISOLATION", "isolated").run();
+            })*
+        }
     };
 }
 
@@ -66,9 +77,21 @@ scenarios! {
     arguments_environment_and_directory_arrive;
     long_arguments_arrive;
     arguments_beyond_the_system_limit_are_a_failed_spawn;
+}
 
-    the_host_uses_mpi_too;
-    the_host_has_finalized_mpi;
+#[test]
+fn the_host_uses_mpi_too() {
+    Scenario::new("the_host_uses_mpi_too").run();
+}
+
+#[test]
+fn the_host_finalizes_mpi_under_a_pool() {
+    Scenario::new("the_host_finalizes_mpi_under_a_pool").run();
+}
+
+#[test]
+fn the_host_has_finalized_mpi() {
+    Scenario::new("the_host_has_finalized_mpi").run();
 }
 
 #[test]
@@ -127,6 +150,9 @@ fn every_scenario_is_run() {
     let listed = Scenario::new("--list").run();
     let by_hand = [
         "the_host_has_mpi_at_a_low_level",
+        "the_host_uses_mpi_too",
+        "the_host_finalizes_mpi_under_a_pool",
+        "the_host_has_finalized_mpi",
         "containment_is_what_was_chosen",
         "workers_die_in_mid_transfer",
         "lines_come_to_the_hosts_own_streams",
@@ -135,11 +161,11 @@ fn every_scenario_is_run() {
         "leaves_a_process_behind",
     ];
     let mut here = [NAMES, &by_hand].concat();
-    // Those that `mpi_spawn.rs`, `mpi_hosts.rs` and `mpi_soak.rs` run, in one surrounding or another.
+    // Those that `mpi_spawn.rs`, `mpi_isolated.rs`, `mpi_hosts.rs` and `mpi_soak.rs` run, in one surrounding or another.
     let others = listed
         .lines()
         .filter_map(|line| line.split_once(": "))
-        .filter(|(module, _)| !["spawn", "elsewhere", "soak"].contains(module));
+        .filter(|(module, _)| !["spawn", "isolated", "elsewhere", "soak"].contains(module));
     let mut there: Vec<_> = others.map(|(_, name)| name).collect();
     here.sort_unstable();
     there.sort_unstable();

@@ -49,7 +49,11 @@ fn raw_echoes(length: usize, time: Duration) -> Vec<Duration> {
 }
 
 /// The user's own work, making the argument and dropping the result, is not counted.
-fn echoes<T: Task>(pool: &Pool, time: Duration, call: impl Fn() -> Call<T>) -> anyhow::Result<Vec<Duration>> {
+pub(crate) fn echoes<T: Task>(
+    pool: &Pool,
+    time: Duration,
+    call: impl Fn() -> Call<T>,
+) -> anyhow::Result<Vec<Duration>> {
     let echo = || {
         let call = call();
         let begun = Instant::now();
@@ -70,7 +74,7 @@ fn echoes<T: Task>(pool: &Pool, time: Duration, call: impl Fn() -> Call<T>) -> a
 }
 
 /// Megabytes, of 10^6 bytes, a second.
-fn rates(bytes: u64, times: Vec<Duration>) -> Vec<f64> {
+pub(crate) fn rates(bytes: u64, times: Vec<Duration>) -> Vec<f64> {
     times.into_iter().map(|time| 2.0 * bytes as f64 / 1e6 / time.as_secs_f64()).collect()
 }
 

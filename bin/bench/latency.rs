@@ -39,7 +39,7 @@ pub(crate) fn after_idle(workers: u32, times: u32) -> anyhow::Result<Vec<Sample>
     Ok(vec![Sample::new("roundtrip-after-idle", "us", Better::Lower).ours(micros(ours)).raw(micros(raw))])
 }
 
-fn repeat(
+pub(crate) fn repeat(
     time: Duration,
     mut trip: impl FnMut() -> anyhow::Result<Duration>,
 ) -> anyhow::Result<Vec<Duration>> {
@@ -65,6 +65,6 @@ fn warm_up(trip: &mut impl FnMut() -> anyhow::Result<Duration>) -> anyhow::Resul
     (0..WARM_UP).try_for_each(|_| trip().map(drop))
 }
 
-fn micros(times: Vec<Duration>) -> impl Iterator<Item = f64> {
+pub(crate) fn micros(times: Vec<Duration>) -> impl Iterator<Item = f64> {
     times.into_iter().map(|time| time.as_secs_f64() * 1e6)
 }

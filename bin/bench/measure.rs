@@ -11,7 +11,7 @@ use offshoot::Diagnosis;
 use super::child::{self, Done};
 use super::figure::Sample;
 use super::work::Work;
-use super::{bandwidth, idle, latency, lines, raw, scheduler, spawn, throughput};
+use super::{bandwidth, idle, isolation, latency, lines, raw, scheduler, spawn, throughput};
 
 /// Before anything else in `main`: a raw worker has nothing of this library in it, so it returns only in processes
 /// that are none.
@@ -49,6 +49,7 @@ fn measure(work: Work) -> anyhow::Result<Vec<Sample>> {
         Work::AfterIdle { workers, times } => latency::after_idle(workers, times),
         Work::Throughput { workers, tasks } => throughput::measure(workers, tasks),
         Work::Echoes { bytes, millis } => bandwidth::measure(bytes, time(millis)),
+        Work::Isolation { millis, tasks, bytes } => isolation::measure(time(millis), tasks, bytes),
         Work::ColdStart { workers, side } => spawn::cold_start(workers, side),
         Work::Gap { side } => spawn::gap(side),
         Work::Idle { workers, side, millis } => idle::measure(workers, side, time(millis)),

@@ -11,6 +11,7 @@ mod book;
 mod child;
 mod figure;
 mod idle;
+mod isolation;
 mod latency;
 mod lines;
 mod measure;
@@ -39,7 +40,7 @@ pub(crate) use measure::serve_if_raw;
 ///
 /// `raw` is what a C programmer would write with the same MPI, its settings included: loops on the intercommunicator
 /// of one `MPI_Comm_spawn`. `ours / raw` is the ratio of the medians; it is measured in three rounds, and given with
-/// the least and the most of them. Judge by ratios: times depend on what else this machine does.
+/// the least and the most of them. (Of the `isolated` figures, `raw` is the same work on an embedded pool.) Judge by ratios: times depend on what else this machine does.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {

@@ -10,7 +10,7 @@ use super::figure::{Better, Sample};
 use super::{raw, tasks};
 
 /// What a pool holds by default.
-const QUEUE_MIN: usize = 65_536;
+pub(crate) const QUEUE_MIN: usize = 65_536;
 /// Threads that submit at once.
 const THREADS: u64 = 4;
 /// Raw messages: their rate does not depend on how many there are.
@@ -42,13 +42,13 @@ pub(crate) fn measure(workers: u32, count: u64) -> anyhow::Result<Vec<Sample>> {
     Ok(rates.map(sample).to_vec())
 }
 
-fn rate(count: u64, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+pub(crate) fn rate(count: u64, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let begun = Instant::now();
     work()?;
     Ok(count as f64 / begun.elapsed().as_secs_f64())
 }
 
-fn map(pool: &Pool, count: u64) -> anyhow::Result<()> {
+pub(crate) fn map(pool: &Pool, count: u64) -> anyhow::Result<()> {
     for result in pool.map((0..count).map(|_| tasks::nothing())) {
         result?;
     }

@@ -16,6 +16,8 @@ pub(crate) enum Name {
     Throughput,
     /// Echoes of large arguments.
     Bandwidth,
+    /// A pool with a parent of its own beside one whose MPI is in the process.
+    Isolation,
     /// From nothing to the first result; what a running worker notices while others are spawned.
     Spawn,
     /// CPU, context switches and memory of a pool that has nothing to do.
@@ -33,6 +35,7 @@ pub(crate) enum Work {
     AfterIdle { workers: u32, times: u32 },
     Throughput { workers: u32, tasks: u64 },
     Echoes { bytes: u64, millis: u64 },
+    Isolation { millis: u64, tasks: u64, bytes: u64 },
     ColdStart { workers: u32, side: Side },
     Gap { side: Side },
     Idle { workers: u32, side: Side, millis: u64 },
@@ -85,6 +88,10 @@ impl Name {
                 let work = |&bytes| Work::Echoes { bytes, millis: of_round(0.2) };
                 sizes.iter().map(work).collect()
             }
+            Self::Isolation => {
+                let (tasks, bytes) = if is_whole { (1_000_000, 64 * MIB) } else { (10_000, MIB) };
+                vec![Work::Isolation { millis: of_round(0.2), tasks, bytes }]
+            }
             Self::Spawn => {
                 let counts = workers(if is_whole { &[1, 4, 16] } else { &[1, 2] });
                 let cold = |workers| BOTH.map(|side| Work::ColdStart { workers, side });
@@ -116,6 +123,7 @@ impl Name {
             | Self::RoundtripAfterIdle
             | Self::Throughput
             | Self::Bandwidth
+            | Self::Isolation
             | Self::Spawn
             | Self::Idle
             | Self::Run => true,
@@ -134,6 +142,7 @@ impl Work {
             | Self::AfterIdle { .. }
             | Self::Throughput { .. }
             | Self::Echoes { .. }
+            | Self::Isolation { .. }
             | Self::ColdStart { .. }
             | Self::Gap { .. }
             | Self::Idle { .. }
@@ -149,6 +158,7 @@ impl Work {
             Self::AfterIdle { .. } => "roundtrip-after-idle".to_owned(),
             Self::Throughput { workers, tasks } => format!("throughput-{workers}w-{tasks}"),
             Self::Echoes { bytes, .. } => format!("bandwidth-{}", size(bytes)),
+            Self::Isolation { .. } => "isolated".to_owned(),
             Self::ColdStart { workers, .. } => format!("spawn-{workers}w"),
             Self::Gap { .. } => "spawn-gap".to_owned(),
             Self::Idle { .. } => "idle".to_owned(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use fastrand::Rng;
-use offshoot::{Call, Handle, Limit, Pool, Program, Task, TaskError};
+use offshoot::{Call, Handle, Isolation, Limit, Pool, Program, Task, TaskError};
 use serde_bytes::ByteBuf;
 
 use super::ear;
@@ -17,7 +17,7 @@ use super::report::{Figures, Host, Resources};
 use super::tasks::{Way, checksum, die, fail, flip, nap, open_journal, stall, translate};
 use super::victims::{self, CHAOS, WORKER};
 use super::{Arguments, Spare};
-use crate::processes::Process;
+use crate::processes::{Process, isolated_parents};
 
 /// Tasks under way at once.
 const UNDER_WAY_MAX: usize = 200;
@@ -40,6 +40,8 @@ const KILL_EVERY: Duration = Duration::from_millis(250);
 const YOUTH: Duration = Duration::from_millis(1500);
 /// How long the tasks that are under way at the end may take.
 const END_LIMIT: Duration = Duration::from_secs(60);
+/// How long a restart is waited for; there may be no work for it.
+const RESTART_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where the host leaves its figures.
 pub(crate) const FIGURES: &str = "figures.json";
@@ -50,8 +52,10 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     let journal = folder.join("journal");
     File::create(&journal).context("the journal cannot be made")?;
     let token = std::env::var(CHAOS).context("nobody watches this host")?;
+    let isolation = if arguments.isolated { Isolation::Isolated } else { Isolation::Auto };
     ear::listen();
     let pool = Pool::builder()
+        .isolation(isolation)
         .workers(0..=arguments.workers)
         .program(Program::this_executable().env(WORKER, &token))
         .initializer(open_journal(journal.clone()))
@@ -68,8 +72,7 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     work.ledger.hand_in(u64::MAX, false);
     work.ledger.resolve(u64::MAX, Verdict::Right);
     let (worked, deaths) = thread::scope(|scope| {
-        let killer =
-            scope.spawn(|| Killer::new(&pool, seed, &is_over, &token, arguments.spared()).kill_until_over());
+        let killer = scope.spawn(|| Killer::new(&pool, seed, &is_over, &token, arguments).kill_until_over());
         let worked = work.go_on_until(until);
         is_over.store(true, Ordering::Relaxed);
         (worked, killer.join())
@@ -96,7 +99,7 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     };
     let detections: Vec<u64> =
         deaths.kills.iter().filter_map(|kill| ear::detection(kill.process, kill.at)).collect();
-    let figures = Figures::of(&host, &work.ledger, &stats, &detections, deaths.kills.len(), executions);
+    let figures = Figures::of(&host, &work.ledger, &stats, &detections, &deaths, executions);
     fs::write(folder.join(FIGURES), serde_json::to_string(&figures)?)
         .context("the figures cannot be told")?;
     fs::remove_file(&journal).context("the journal cannot be removed")
@@ -306,8 +309,12 @@ fn judge_named(id: u64, result: Result<u64, TaskError>, expected: Expected) -> V
 
 /// What a killer has done.
 #[derive(Default)]
-struct Deaths {
-    kills: Vec<Kill>,
+pub(super) struct Deaths {
+    pub(super) kills: Vec<Kill>,
+    pub(super) parents: u64,
+    pub(super) daemons: u64,
+    /// Nanoseconds from the death of a parent to the first ready worker of the next.
+    pub(super) restarts: Vec<u64>,
 }
 
 struct Killer<'a> {
@@ -316,19 +323,27 @@ struct Killer<'a> {
     is_over: &'a AtomicBool,
     token: &'a str,
     spared: Vec<Spare>,
+    is_isolated: bool,
     /// What was answered when a worker was last killed that had not been ready.
     answered_at_start: u64,
     deaths: Deaths,
 }
 
 impl<'a> Killer<'a> {
-    fn new(pool: &'a Pool, seed: u64, is_over: &'a AtomicBool, token: &'a str, spared: Vec<Spare>) -> Self {
+    fn new(
+        pool: &'a Pool,
+        seed: u64,
+        is_over: &'a AtomicBool,
+        token: &'a str,
+        arguments: &Arguments,
+    ) -> Self {
         Self {
             pool,
             rng: Rng::with_seed(seed ^ 0xdead),
             is_over,
             token,
-            spared,
+            spared: arguments.spared(),
+            is_isolated: arguments.isolated,
             answered_at_start: 0,
             deaths: Deaths::default(),
         }
@@ -347,12 +362,45 @@ impl<'a> Killer<'a> {
                     known.push((worker, Instant::now()));
                 }
             }
-            if !known.is_empty() {
+            if self.is_isolated && self.rng.u32(..6) == 0 {
+                self.kill_behind_the_wall(&known);
+            } else if !known.is_empty() {
                 let (victim, since) = known[self.rng.usize(..known.len())];
                 self.kill(victim, since.elapsed() < YOUTH);
             }
         }
         self.deaths
+    }
+
+    /// Kills the parent, with which all workers go, or a daemon of its MPI, with which they may.
+    fn kill_behind_the_wall(&mut self, known: &[(Process, Instant)]) {
+        let stats = self.pool.stats();
+        if stats.workers_ready() == 0 || stats.tasks_answered < self.answered_at_start + 50 {
+            return;
+        }
+        self.answered_at_start = stats.tasks_answered;
+        let daemons = victims::daemons(self.token);
+        if !daemons.is_empty() && self.rng.u32(..3) == 0 {
+            victims::kill(daemons[self.rng.usize(..daemons.len())].id, libc::SIGKILL);
+            self.deaths.daemons += 1;
+            return;
+        }
+        let host = i32::try_from(std::process::id()).unwrap_or_default();
+        let Some(parent) = isolated_parents(host).first().copied() else { return };
+        let at = now();
+        victims::kill(parent.id, libc::SIGKILL);
+        self.deaths.parents += 1;
+        let killed = known.iter().map(|(worker, _)| Kill { process: worker.id.unsigned_abs(), at });
+        self.deaths.kills.extend(killed);
+        let until = Instant::now() + RESTART_LIMIT;
+        while Instant::now() < until {
+            let now_there = self.pool.stats();
+            if now_there.parents > stats.parents && now_there.workers_ready() > 0 {
+                self.deaths.restarts.push(now() - at);
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn kill(&mut self, victim: Process, is_young: bool) {

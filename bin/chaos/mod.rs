@@ -42,6 +42,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "WHAT", value_enum)]
     spare: Vec<Spare>,
 
+    /// Have the MPI in an isolated parent, with its fastest transport, and kill that too, and the daemons of the MPI.
+    #[arg(long)]
+    isolated: bool,
+
     /// Start the host through this command: `--through "mpiexec -n 1"`.
     #[arg(long, value_name = "COMMAND")]
     through: Option<String>,
@@ -71,6 +75,8 @@ impl Arguments {
     /// What is spared, as asked for or as this MPI needs it.
     fn spared(&self) -> Vec<Spare> {
         let mut spared = match &self.spare[..] {
+            // Whatever that ends, it is not the host.
+            [] if self.isolated => Vec::new(),
             [] => {
                 let diagnosis = offshoot::Diagnosis::make();
                 let manager = diagnosis.as_ref().map_or("", |diagnosis| &diagnosis.process_manager);
@@ -99,6 +105,7 @@ const EXAMPLES: &str = "\
 Examples:
   offshoot chaos
   offshoot chaos --seconds 600 --seed 7 --json
+  offshoot chaos --isolated
 
 Exit code: 0 every task is accounted for and nothing is left behind, 1 otherwise, 2 wrong usage.";
 

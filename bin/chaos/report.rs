@@ -5,6 +5,7 @@ use std::fs;
 use offshoot::Stats;
 use serde::{Deserialize, Serialize};
 
+use super::fire::Deaths;
 use super::ledger::{Executions, Ledger, Verdict};
 
 /// What the host holds of what processes can run out of.
@@ -78,6 +79,12 @@ pub(crate) struct Figures {
     pub(crate) recover_ms_p50: Option<f64>,
     pub(crate) recover_ms_p99: Option<f64>,
     pub(crate) recoveries: u64,
+    /// Isolated parents and daemons of the MPI that were killed.
+    pub(crate) parents_killed: u64,
+    pub(crate) daemons_killed: u64,
+    /// From the death of a parent to the first ready worker of the next: the price of a restart.
+    pub(crate) restart_ms_p50: Option<f64>,
+    pub(crate) restart_ms_p99: Option<f64>,
     /// The host when it was warm, and at the end.
     pub(crate) before: Resources,
     pub(crate) after: Resources,
@@ -93,7 +100,7 @@ impl Figures {
         ledger: &Ledger,
         stats: &Stats,
         detections: &[u64],
-        kills: usize,
+        deaths: &Deaths,
         executions: Executions,
     ) -> Self {
         let unresolved = ledger.submitted() - ledger.resolved();
@@ -110,7 +117,7 @@ impl Figures {
             no_worker: ledger.count(Verdict::NoWorker),
             executed: executions.executed,
             executions_max: executions.most,
-            kills: kills as u64,
+            kills: deaths.kills.len() as u64,
             losses: stats.losses,
             stops: stats.kills,
             respawns: stats.spawns.saturating_sub(1),
@@ -121,6 +128,10 @@ impl Figures {
             recover_ms_p50: quantile(&executions.recoveries, 0.5),
             recover_ms_p99: quantile(&executions.recoveries, 0.99),
             recoveries: executions.recoveries.len() as u64,
+            parents_killed: deaths.parents,
+            daemons_killed: deaths.daemons,
+            restart_ms_p50: quantile(&deaths.restarts, 0.5),
+            restart_ms_p99: quantile(&deaths.restarts, 0.99),
             before: host.before,
             after: host.after,
             left_behind: 0,
@@ -162,6 +173,15 @@ impl Figures {
             time(self.recover_ms_p99),
             self.recoveries
         );
+        if self.parents_killed + self.daemons_killed > 0 {
+            println!(
+                "parents      {} killed, and {} daemons; a restart takes {} median, {} p99",
+                self.parents_killed,
+                self.daemons_killed,
+                time(self.restart_ms_p50),
+                time(self.restart_ms_p99)
+            );
+        }
         println!(
             "host         {} -> {} descriptors, {} -> {} threads, {} -> {} MiB",
             self.before.descriptors,

@@ -11,6 +11,17 @@ pub(crate) const CHAOS: &str = "OFFSHOOT_CHAOS";
 /// In the environment of workers.
 pub(crate) const WORKER: &str = "OFFSHOOT_CHAOS_WORKER";
 
+/// The daemons of an MPI among them.
+pub(crate) fn daemons(token: &str) -> Vec<Process> {
+    const NAMES: [&str; 6] = ["orted", "prte", "prted", "mpiexec", "mpiexec.hydra", "hydra_pmi_proxy"];
+    let is_daemon = |process: &Process| {
+        let name = fs::read_to_string(format!("/proc/{}/comm", process.id)).unwrap_or_default();
+        // The kernel keeps 15 bytes of a name.
+        NAMES.iter().any(|daemon| name.trim_end() == &daemon[..daemon.len().min(15)])
+    };
+    with(CHAOS, token).into_iter().filter(is_daemon).collect()
+}
+
 /// The segments of shared memory that these have mapped and that have a name.
 pub(crate) fn shared_memory(processes: &[Process]) -> BTreeSet<String> {
     let maps =

@@ -47,6 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         .args(["chaos", "--seconds", &arguments.seconds.to_string(), "--seed", &seed.to_string()])
         .args(["--workers", &arguments.workers.to_string(), "--watched-in"])
         .arg(folder.path())
+        .args(arguments.isolated.then_some("--isolated"))
         .args(spared.iter().flat_map(|spare| ["--spare".to_owned(), name(*spare)]))
         // Not what `init()` has set for this process: the host, or its launcher, is to find what a user has.
         .env_clear()

@@ -86,6 +86,8 @@ impl Report {
             }
         }
         row(out, "spawning", spawn_thread.unwrap_or("unknown"))?;
+        let (isolation, reason) = (self.diagnosis.isolation, self.diagnosis.isolation_reason);
+        row(out, "pools are", &format!("{isolation}: {reason}"))?;
         row(out, "containment", &self.diagnosis.containment.to_string())?;
         row(out, "contained by", self.diagnosis.contained_by.unwrap_or("unknown"))
     }

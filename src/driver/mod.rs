@@ -10,8 +10,10 @@ mod books;
 mod command;
 mod engine;
 mod ledger;
+#[cfg(feature = "mpi")]
 pub(crate) mod mpi_thread;
 mod roster;
+#[cfg(feature = "mpi")]
 mod watchdog;
 
 use std::sync::Arc;

@@ -1,13 +1,20 @@
 //! Bytes that are no message, or nearly one, given to every decoder: what `make test` tries of what the fuzzer tries for
 //! longer.
 
+use std::time::Duration;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::Index;
+use proptest::sample::{Index, select};
 
 use super::{DECODERS, check};
+use crate::error::BuildError;
+use crate::finding::Finding;
+use crate::ids::{TaskId, WorkerId};
+use crate::wire::control::{Dropped, Output, Start, StreamName, Watch};
 use crate::wire::frame::PREFIX;
 use crate::wire::message::{AnswerMessage, FromWorker, Outcome, ToWorker};
+use crate::wire::parent::{self, FromParent, ParentFacts, Refusal, ToParent, Wishes};
 use crate::wire::tests::{from_guard, from_worker, to_guard, to_worker};
 
 fn check_all(bytes: &[u8]) {
@@ -21,7 +28,97 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
         from_worker().prop_map(|message| message.encode().into_bytes().to_vec()),
         to_guard().prop_map(|message| message.encode()),
         from_guard().prop_map(|message| message.encode()),
+        select(to_parent()).prop_map(|message| whole(message.encode())),
+        select(from_parent()).prop_map(|message| whole(message.encode())),
     ]
+}
+
+fn whole((head, body): parent::Halves) -> Vec<u8> {
+    [&head[..], &body].concat()
+}
+
+/// One of each kind.
+fn to_parent() -> Vec<ToParent> {
+    let (worker, text) = (WorkerId(3), || b"a text".to_vec());
+    let start = Start {
+        executable: text(),
+        arguments: vec![text(), vec![]],
+        variables: vec![(text(), text())],
+        directory: text(),
+        watch: Watch::default(),
+    };
+    let wishes = Wishes {
+        spawn_timeout: Duration::from_secs(30),
+        kill_grace: Duration::ZERO,
+        heartbeat_timeout: Duration::MAX,
+        is_output_wanted: true,
+        workers_max: 4,
+        slots: crate::slots::Slots::of_cores(),
+    };
+    vec![
+        ToParent::Bells,
+        ToParent::Begin(wishes),
+        ToParent::Spawn { worker, start },
+        ToParent::Disconnect { worker },
+        ToParent::Abandon { worker },
+        ToParent::CancelSpawns,
+        ToParent::Taken { piece: 1 << 40 },
+        ToParent::Leave,
+        ToParent::Frame { worker, bytes: text().into() },
+    ]
+}
+
+fn from_parent() -> Vec<FromParent> {
+    let (worker, text) = (WorkerId(3), || "a text".to_owned());
+    let facts = ParentFacts {
+        pid: 12,
+        version: text(),
+        thread_level: text(),
+        containment: crate::Containment::Fast,
+        manager: text(),
+    };
+    let output = Output {
+        stream: StreamName::Stderr,
+        task: Some(TaskId(9)),
+        dropped: Dropped { lines: 1, bytes: 2 },
+        bytes: b"a line\n".to_vec().into(),
+    };
+    let refusals = [
+        Refusal::Preflight { check: text(), found: text(), remedy: Some(text()) },
+        Refusal::OwnHostOnly { source: crate::slots::Source::Slurm, reason: text() },
+        Refusal::Mpi(text()),
+        Refusal::Stuck(text()),
+        Refusal::System(text()),
+    ];
+    let others = [
+        FromParent::Here(facts),
+        FromParent::Spawned { worker },
+        FromParent::SpawnFailed { worker, cause: crate::SpawnCause::Mpi, reason: text() },
+        FromParent::Lost { worker, reason: text() },
+        FromParent::Leaving { worker },
+        FromParent::Silent { worker },
+        FromParent::Stuck { reason: text() },
+        FromParent::Frame { worker, bytes: b"bytes".to_vec().into() },
+        FromParent::Output { worker, piece: 1, host: text(), output },
+    ];
+    refusals.map(FromParent::Refused).into_iter().chain(others).collect()
+}
+
+/// What a parent says of why it cannot serve is the error that it was.
+#[test]
+fn a_refusal_is_an_error_again() {
+    for error in [
+        BuildError::Mpi("one".to_owned()),
+        BuildError::Stuck("two".to_owned()),
+        BuildError::System("three".to_owned()),
+    ] {
+        let again = BuildError::from(Refusal::from(error.clone()));
+        assert_eq!(again.to_string(), error.to_string());
+    }
+    let finding = Finding::failure("launcher", "there is none", "install it");
+    let again = BuildError::from(Refusal::from(BuildError::Preflight(finding)));
+    assert!(matches!(&again, BuildError::Preflight(_)), "{again:?}");
+    assert!(["launcher: there is none", "install it"].iter().all(|words| again.to_string().contains(words)));
 }
 
 /// Says in the prefix of a frame what its lengths are, as far as that can be.

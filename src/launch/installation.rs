@@ -62,11 +62,24 @@ fn is_open_mpi(launcher: &Path) -> bool {
 
 /// The MPI library that is mapped into this process.
 fn loaded_library() -> Option<PathBuf> {
-    mapped_files(&own_maps()).map(Path::new).find_map(|path| {
-        let name = path.file_name()?.to_str()?;
-        let names = ["libmpi.so", "libmpich.so", "libmpi_abi.so"];
-        names.iter().any(|library| name.starts_with(library)).then(|| path.to_path_buf())
-    })
+    mapped_files(&own_maps()).find(|path| is_mpi(path)).map(PathBuf::from)
+}
+
+/// Whether more than one MPI library is mapped into this process: then nobody knows whose functions are called.
+pub(crate) fn has_two_mpis() -> bool {
+    count_mpis(&own_maps()) > 1
+}
+
+fn count_mpis(maps: &str) -> usize {
+    let mut found: Vec<&str> = mapped_files(maps).filter(|path| is_mpi(path)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found.len()
+}
+
+fn is_mpi(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    ["libmpi.so", "libmpich.so", "libmpi_abi.so"].iter().any(|library| name.starts_with(library))
 }
 
 /// What is mapped into this process, as the system lists it.
@@ -87,4 +100,18 @@ pub(super) fn in_path(name: &OsStr) -> Option<PathBuf> {
 
 pub(super) fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_counts_once_however_often_it_is_mapped() {
+        let line = |path: &str| format!("7f00-7f01 r-xp 00000000 08:01 42   {path}\n");
+        let one = line("/usr/lib/libmpi.so.40.30.4").repeat(3) + &line("/usr/lib/libmpi_usempif08.so.40");
+        assert_eq!(count_mpis(&one), 1);
+        assert_eq!(count_mpis(&(one + &line("/opt/mpich/lib/libmpi.so.12.5.2"))), 2);
+        assert_eq!(count_mpis(&line("/usr/lib/libc.so.6")), 0);
+    }
 }

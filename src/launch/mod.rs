@@ -7,7 +7,7 @@
 //! each says what to do about what it finds. `manager` is a process manager of our own, in the place of an MPI's. `hosts`
 //! finds out how many workers fit where, `reach` the way there. `scratch` and `segments` remove what MPIs would leave
 //! behind. `program` describes what to spawn, `record` carries that description through the argument list of
-//! `MPI_Comm_spawn`.
+//! `MPI_Comm_spawn`. `isolated` is what a parent is told, `client` what of all this a program without MPI has.
 
 mod daemons;
 mod decoy;
@@ -16,6 +16,7 @@ mod family;
 mod hosts;
 mod installation;
 mod intel_mpi;
+mod isolated;
 mod manager;
 mod mpich;
 mod open_mpi_4;
@@ -25,6 +26,7 @@ mod prepare;
 mod program;
 mod reach;
 mod record;
+mod roles;
 mod scratch;
 mod segments;
 mod transport;
@@ -33,9 +35,10 @@ pub(crate) use daemons::{Launchers, end_daemons, has_ended, launcher_ends_proces
 pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
 pub(crate) use hosts::own_name;
+pub(crate) use installation::has_two_mpis;
+pub(crate) use isolated::{parent_environment, remove_daemons_folders};
 pub(crate) use manager::{AWAITED, IS_AWAITED, Manager, NOT_AWAITED, Office, ProcessManager, Wanted, serve};
 pub(crate) use preflight::{Job, check_machine, findings};
-pub use prepare::user_environment;
 pub(crate) use prepare::{
     Outcome, Prepared, answers_of_nobody, awaited_port, breaks_with_connections, finalizes_after_loss,
     greeting, jam_limit, linger, needs_burial, prepare, prepared, process_manager, secret_info, spawn_info,
@@ -47,9 +50,10 @@ pub(crate) use reach::{Hints, Site, ask, outlives_hosts, own_host_info, sites};
 #[cfg(any(test, fuzzing))]
 pub(crate) use record::record_property;
 pub(crate) use record::{
-    BELL_VARIABLE, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER, Role,
-    guard_arguments, peer, role,
+    BELL_VARIABLE, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, Role, guard_arguments, peer, role,
 };
+pub use roles::user_environment;
+pub(crate) use roles::{ROLE_VARIABLE, ROLE_WORKER};
 pub(crate) use scratch::{clear_up_after, has_own_folders, remove_own_folders};
 pub(crate) use segments::{unlink_segments, unlink_segments_of};
 pub(crate) use transport::{check_containment, flow};

@@ -1,7 +1,7 @@
 //! The environment of this process, made ready for MPI while nobody else can read it.
 
 use std::env;
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{CStr, OsStr};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -253,14 +253,4 @@ pub(crate) fn spawn_info() -> &'static [(&'static str, &'static str)] {
 /// environment may be another than this process's.
 pub(crate) fn secret_info() -> Option<(&'static str, String)> {
     prepared()?.family?.environment_key.zip(process::secret_setting())
-}
-
-/// The environment as the user had it when [`init`](crate::init) was called in the host.
-///
-/// A worker's environment has more in it: what the MPI needs, and the variables by which it tells a process
-/// who it is. Where a task starts programs that may use MPI themselves, call this in the host, pass it to
-/// the workers (as an argument of their initializer, for example), and start the programs with it.
-#[must_use]
-pub fn user_environment() -> Vec<(OsString, OsString)> {
-    process::original_environment()
 }

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -145,6 +145,20 @@ impl Program {
             directory: bytes(self.directory()?.as_os_str()),
             watch,
         })
+    }
+
+    /// The program of such a start, in the process that makes it in another's place.
+    pub(crate) fn of_start(start: Start) -> Self {
+        let text = OsString::from_vec;
+        let Start { executable, arguments, variables, directory, watch: _ } = start;
+        let parts = Parts {
+            path: text(executable).into(),
+            arguments: arguments.into_iter().map(text).collect(),
+            variables: variables.into_iter().map(|(name, value)| (text(name), text(value))).collect(),
+            directory: Some(text(directory).into()),
+            initializer: None,
+        };
+        Self { parts: Arc::new(parts) }
     }
 
     /// What can be said against it before anything is started.

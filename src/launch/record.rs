@@ -10,7 +10,9 @@ use std::os::fd::RawFd;
 
 use super::decoy::Launch;
 use super::family::Family;
+use super::isolated;
 use super::prepare::prepared;
+use super::roles::{ROLE_PARENT, ROLE_VARIABLE, ROLE_WORKER};
 use super::transport;
 use crate::process;
 use crate::wire::control::Ticket;
@@ -20,9 +22,6 @@ use crate::wire::frame::PROTOCOL_VERSION;
 const ARGUMENTS_MAX: usize = 32;
 /// First argument of a process that was spawned by us.
 const GUARD_FLAG: &str = "--offshoot-guard";
-/// Set in the environment of a worker, and taken out again before anything of the user's runs.
-pub(crate) const ROLE_VARIABLE: &str = "OFFSHOOT_ROLE";
-pub(crate) const ROLE_WORKER: &str = "worker";
 /// The descriptor through which a worker tells its guard how far it has come.
 pub(crate) const NEWS_VARIABLE: &str = "OFFSHOOT_NEWS";
 /// The descriptor of the page on which a worker says which task runs.
@@ -40,6 +39,8 @@ pub(crate) enum Role {
     Guard { address: String, ticket: Ticket },
     /// By MPI, as the launcher that it spawns through.
     Launcher(Launch),
+    /// By a host: it is to hold the MPI in its place.
+    Parent { socket: RawFd, host: u32 },
     /// By a guard: it is to serve.
     Worker {
         news: Option<RawFd>,
@@ -80,6 +81,11 @@ pub(crate) fn role() -> Result<Role, String> {
             .for_each(process::remove_variable);
         transport::take_flow()?;
         return Ok(Role::Worker { news, board, bell, unfit: check_peer(&peer).err() });
+    }
+    if env::var_os(ROLE_VARIABLE).is_some_and(|role| role == ROLE_PARENT) {
+        process::remove_variable(ROLE_VARIABLE);
+        let (socket, host) = isolated::take_parent()?;
+        return Ok(Role::Parent { socket, host });
     }
     if let Some(launch) = Launch::of_this_process() {
         return Ok(Role::Launcher(launch));

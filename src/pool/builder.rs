@@ -2,26 +2,22 @@
 
 use std::ops::{Bound, RangeBounds};
 use std::path::PathBuf;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::unbounded;
-
-use super::{Pool, Shared};
+use super::Pool;
+use super::backend::{self, Wanted};
+use super::embedded;
+use super::isolation;
+use super::stats::Kind;
 use crate::containment::Containment;
 use crate::core::Config;
-use crate::driver::mpi_thread::MpiThread;
-use crate::driver::{Driver, Turnable, run_drivers};
 use crate::error::BuildError;
-use crate::launch::{self, ProcessManager, Program, Site};
+use crate::isolation::Isolation;
+use crate::launch::Program;
 use crate::slots::{Slots, SlotsError, Source};
 use crate::task::{Call, Registry, Task};
-use crate::transport::loopback::LoopbackTransport;
-use crate::transport::mpi::{self, MpiTransport, Terms};
+use crate::transport::Output;
 use crate::transport::output::Sink;
-use crate::transport::{Doorbell, Output, Pulse};
 
 /// Unfinished tasks that a pool holds before `submit` waits.
 const QUEUE_MAX: usize = 65_536;
@@ -63,6 +59,8 @@ pub struct Builder {
     kill_grace: Duration,
     heartbeat_timeout: Duration,
     backend: Backend,
+    isolation: Isolation,
+    parent: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +83,8 @@ impl Default for Builder {
             kill_grace: KILL_GRACE,
             heartbeat_timeout: HEARTBEAT_TIMEOUT,
             backend: Backend::Mpi,
+            isolation: Isolation::Auto,
+            parent: None,
         }
     }
 }
@@ -181,6 +181,29 @@ impl Builder {
         self
     }
 
+    /// Where the pool's MPI lives: in this process, or in one beside it. [`Isolation::Auto`] by default.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
+    /// Has the pool's MPI live in a process of its own: short for `isolation(Isolation::Isolated)`.
+    ///
+    /// That process is started from this executable, unless [`Builder::parent_executable`] names another, and uses the MPI's
+    /// fastest transport ([`Containment::Fast`]) unless [`Builder::containment`] or `OFFSHOOT_CONTAINMENT` says
+    /// otherwise: a death in the middle of a transfer may end it, and another is started.
+    pub fn isolated(self) -> Self {
+        self.isolation(Isolation::Isolated)
+    }
+
+    /// The executable that an isolated pool's parent is started from: one with an MPI that calls
+    /// [`init`](crate::init) or [`worker::serve`](crate::worker::serve) first thing, such as the `offshoot` command, or a worker
+    /// of the pool's. This executable by default.
+    pub fn parent_executable(mut self, path: impl Into<PathBuf>) -> Self {
+        self.parent = Some(path.into());
+        self
+    }
+
     /// Where what the workers write to their standard output and standard error goes; to the host's own streams by
     /// default. In-memory workers are part of the host, and write where that writes.
     pub fn output(mut self, output: Output) -> Self {
@@ -232,26 +255,36 @@ impl Builder {
             Bound::Included(_) | Bound::Excluded(_) => Source::User,
             Bound::Unbounded => slots.source.clone(),
         };
-        let (shared, containment) = match self.backend {
+        let (shared, kind) = match self.backend {
             Backend::Mpi => {
                 self.check_slots(&slots, config.workers_max)?;
+                let decision = isolation::decide(self.isolation)?;
                 let sink = Sink::start(self.output).map_err(|error| {
                     BuildError::Setting(format!("output(): nothing can be written: {error}"))
                 })?;
-                let terms = Terms {
-                    spawn_timeout: config.spawn_timeout,
+                let wanted = Wanted {
+                    config,
+                    program: self.program,
+                    queue_max: self.queue_max,
+                    slots: &slots,
+                    containment: self.containment,
                     kill_grace: self.kill_grace,
                     heartbeat_timeout: self.heartbeat_timeout,
                     sink,
                 };
-                on_mpi(config, self.program, self.queue_max, &slots, self.containment, terms)?
+                let (shared, containment) = match decision.isolation {
+                    Isolation::Isolated => backend::isolated(wanted, self.parent)?,
+                    Isolation::Auto | Isolation::Embedded => embedded::embedded(wanted)?,
+                };
+                (shared, Kind { containment, isolation: decision.isolation, reason: decision.reason })
             }
             Backend::Loopback(registry) => {
-                let shared = in_memory(config, self.program, self.queue_max, registry)?;
-                (shared, self.containment.unwrap_or_default())
+                let shared = backend::in_memory(config, self.program, self.queue_max, registry)?;
+                let (isolation, reason) = (Isolation::Embedded, "its workers are in memory");
+                (shared, Kind { containment: self.containment.unwrap_or_default(), isolation, reason })
             }
         };
-        Ok(Pool::on(slots, shared, config.workers_max, source, containment))
+        Ok(Pool::on(slots, shared, config.workers_max, source, kind))
     }
 
     /// Refuses more workers than fit, where somebody else counts on it that they do. On a machine of one's own
@@ -299,68 +332,4 @@ impl Builder {
         }
         Ok(Config { workers_min, workers_max, ..self.config })
     }
-}
-
-/// Why a pool of this process has no workers on other hosts.
-const ALREADY_OWN: &str = "this process has initialized MPI for a pool on this host alone, with a process manager of \
-                           offshoot's own, which starts workers here only: build the pool with other hosts first, or \
-                           export OFFSHOOT_PROCESS_MANAGER=hydra";
-
-fn on_mpi(
-    config: Config,
-    program: Program,
-    queue_max: usize,
-    slots: &Slots,
-    asked: Option<Containment>,
-    terms: Terms,
-) -> Result<(Arc<Shared>, Containment), BuildError> {
-    let sites: Vec<Site> = launch::sites(slots, config.workers_max)?;
-    // What was prepared can be told before MPI starts; whose MPI it is, only then.
-    launch::check_containment(asked, None)?;
-    let thread = MpiThread::get(config.spawn_timeout, launch::process_manager(slots.has_other_hosts()))?;
-    if slots.has_other_hosts() && mpi::facts().is_some_and(|facts| facts.manager == ProcessManager::Own) {
-        return Err(SlotsError::OwnHostOnly {
-            source_of_slots: slots.source.clone(),
-            reason: ALREADY_OWN.to_owned(),
-        }
-        .into());
-    }
-    let containment = mpi::facts().map_or(Containment::Fast, |facts| facts.containment);
-    launch::check_containment(asked, Some(containment))?;
-    let watchdog = Arc::clone(thread.watchdog());
-    let (commands, inbox) = unbounded();
-    let shared = Arc::new(Shared::new(commands, thread.doorbell(), queue_max));
-    shared.set_sink(terms.sink.clone());
-    let driven = Arc::clone(&shared);
-    thread.admit(move |runtime| {
-        let transport = MpiTransport::new(Rc::clone(runtime), terms, sites);
-        let driver = Driver::new(config, program, transport, inbox, driven);
-        watchdog.admit(&driver.books());
-        Box::new(driver) as Box<dyn Turnable>
-    })?;
-    Ok((shared, containment))
-}
-
-fn in_memory(
-    config: Config,
-    program: Program,
-    queue_max: usize,
-    registry: Registry,
-) -> Result<Arc<Shared>, BuildError> {
-    let doorbell = Arc::new(Doorbell::default());
-    let (commands, inbox) = unbounded();
-    let shared = Arc::new(Shared::new(commands, Arc::clone(&doorbell), queue_max));
-    let driven = Arc::clone(&shared);
-    let body = move || {
-        let transport = LoopbackTransport::new(registry, Arc::clone(&doorbell));
-        let driver: Box<dyn Turnable> = Box::new(Driver::new(config, program, transport, inbox, driven));
-        // Nobody can ask this engine for anything: it ends with its one driver.
-        let (_, no_requests) = unbounded();
-        run_drivers(&doorbell, &Pulse::default(), &no_requests, &(), vec![driver]);
-    };
-    thread::Builder::new()
-        .name("offshoot loopback".to_owned())
-        .spawn(body)
-        .map_err(|error| BuildError::System(error.to_string()))?;
-    Ok(shared)
 }

@@ -4,11 +4,18 @@
 //! as they finish. Beneath: `reply` (where answers go), `gate` (how many may be under way), `shared`
 //! (what API threads and the driver share).
 
+mod backend;
 mod block;
 mod builder;
 mod completed;
+#[cfg(feature = "mpi")]
+mod embedded;
+#[cfg(not(feature = "mpi"))]
+#[path = "embedded_absent.rs"]
+mod embedded;
 mod gate;
 mod handle;
+mod isolation;
 mod map;
 mod reply;
 mod shared;
@@ -25,13 +32,15 @@ pub use builder::Builder;
 pub use completed::{AsCompleted, as_completed};
 pub use handle::Handle;
 pub use map::{Indexed, Map, Unordered};
+use stats::Kind;
 pub use stats::Stats;
 
 pub(crate) use gate::Gate;
+#[cfg(feature = "mpi")]
+pub(crate) use isolation::{decide, decide_alone};
 pub(crate) use reply::{Answer, Promise, Settled};
 pub(crate) use shared::Shared;
 
-use crate::containment::Containment;
 use crate::core::ShutdownMode;
 use crate::driver::{Command, Submission};
 use crate::error::{BuildError, RejectReason, SubmitError};
@@ -75,7 +84,7 @@ struct Inner {
     shared: Arc<Shared>,
     workers_max: u32,
     workers_max_source: Source,
-    containment: Containment,
+    kind: Kind,
     slots: Slots,
     programs: AtomicU32,
     /// Held while a program is numbered and announced, so that numbers and announcements agree.
@@ -90,18 +99,18 @@ impl Pool {
 
     #[cfg(test)]
     pub(crate) fn new(shared: Arc<Shared>, workers_max: u32) -> Self {
-        Self::on(Slots::of_cores(), shared, workers_max, Source::User, Containment::default())
+        Self::on(Slots::of_cores(), shared, workers_max, Source::User, Kind::default())
     }
 
-    pub(crate) fn on(
+    fn on(
         slots: Slots,
         shared: Arc<Shared>,
         workers_max: u32,
         workers_max_source: Source,
-        containment: Containment,
+        kind: Kind,
     ) -> Self {
         let (programs, adding) = (AtomicU32::new(1), Mutex::new(()));
-        let inner = Inner { shared, workers_max, workers_max_source, containment, slots, programs, adding };
+        let inner = Inner { shared, workers_max, workers_max_source, kind, slots, programs, adding };
         Self { inner: Arc::new(inner) }
     }
 
@@ -260,7 +269,8 @@ impl Pool {
     /// How many workers and tasks there are, as of the driver's last turn.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.inner.shared.stats().with(self.inner.containment)
+        let shared = &self.inner.shared;
+        shared.stats().with(self.inner.kind, shared.parents())
     }
 
     /// Ends the pool: takes no more tasks, lets those that it has finish, and waits until the workers
@@ -285,6 +295,10 @@ impl Pool {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.gate.close("it was dropped");
+        // In a child that the host has forked there is no driver that could end.
+        if self.shared.is_of_another_process() {
+            return;
+        }
         self.shared.send(Command::Shutdown(ShutdownMode::Cancel));
         // A waker may own the last clone, and be woken and dropped by the driver itself.
         if self.shared.is_driver() {

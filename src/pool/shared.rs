@@ -27,6 +27,9 @@ pub(crate) struct Shared {
     changed: Condvar,
     /// Where what the workers write goes, if anywhere.
     sink: OnceLock<Arc<Sink>>,
+    /// Isolated parents started so far.
+    parents: Arc<AtomicU64>,
+    process: u32,
 }
 
 /// How long the end of a pool waits for what its workers wrote last.
@@ -44,6 +47,8 @@ impl Shared {
             ended: Mutex::new(false),
             changed: Condvar::new(),
             sink: OnceLock::new(),
+            parents: Arc::default(),
+            process: std::process::id(),
         }
     }
 
@@ -52,6 +57,20 @@ impl Shared {
         if let Some(sink) = sink {
             let _ = self.sink.set(sink);
         }
+    }
+
+    /// How many isolated parents there have been; also for whoever counts them.
+    pub(crate) fn parents(&self) -> u64 {
+        self.parents.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_of_parents(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.parents)
+    }
+
+    /// Whether this process is a child of the one that the pool belongs to, with a copy of its memory.
+    pub(crate) fn is_of_another_process(&self) -> bool {
+        self.process != std::process::id()
     }
 
     /// Waits, after the driver's end, for what the workers wrote last.

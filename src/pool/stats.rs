@@ -2,6 +2,7 @@
 
 use crate::containment::Containment;
 use crate::core;
+use crate::isolation::Isolation;
 
 /// How many workers and tasks a pool has at one moment, and has had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +30,19 @@ pub struct Stats {
     pub losses: u64,
     /// Workers killed so far because a task had to stop and did not.
     pub kills: u64,
+    /// Isolated parents started so far: one, as long as none has died; none in embedded mode.
+    pub parents: u64,
     containment: Containment,
+    isolation: Isolation,
+    isolation_reason: &'static str,
+}
+
+/// What a pool has from its beginning.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kind {
+    pub(super) containment: Containment,
+    pub(super) isolation: Isolation,
+    pub(super) reason: &'static str,
 }
 
 impl Stats {
@@ -46,15 +59,29 @@ impl Stats {
             spawn_failures: core.spawn_failures,
             losses: core.losses,
             kills: core.kills,
-            containment: Containment::default(),
+            ..Self::default()
         }
     }
 
-    pub(super) fn with(self, containment: Containment) -> Self {
-        Self { containment, ..self }
+    pub(super) fn with(self, kind: Kind, parents: u64) -> Self {
+        let Kind { containment, isolation, reason } = kind;
+        Self { containment, isolation, isolation_reason: reason, parents, ..self }
     }
 
-    /// What the death of a worker may do to this process in the middle of a transfer: what the pool really has,
+    /// Whether the MPI of the pool lives in this process or in one beside it; [`Isolation::Embedded`] for workers in memory.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    /// Why it does.
+    #[must_use]
+    pub fn isolation_reason(&self) -> &'static str {
+        self.isolation_reason
+    }
+
+    /// What the death of a worker may do, in the middle of a transfer, to the process that has the MPI, be it this one or
+    /// its isolated parent: what the pool really has,
     /// which is [`Containment::Fast`] wherever nothing better is known. That of in-memory workers is what was asked
     /// for: nothing of theirs is ever in the middle of a transfer.
     #[must_use]

@@ -18,10 +18,12 @@ use crate::wire::control::BellPlace;
 
 /// As many workers of one machine can have a bell at once. Others look now and then.
 const WORKERS_MAX: u32 = 2000;
-/// The words: the host's bell, a number that says which host it is, and the workers'.
+/// The words: the host's bell, a number that says which host it is, and the workers'. Where the MPI is in an isolated
+/// parent, that is the host here, and the pool's host behind it has the third.
 const HOST: u32 = 0;
 const MARK: u32 = 1;
-const FIRST_WORKER: u32 = 2;
+const BEHIND: u32 = 2;
+const FIRST_WORKER: u32 = 3;
 const WORDS: usize = (FIRST_WORKER + WORKERS_MAX) as usize;
 
 /// The bells of a host.
@@ -47,6 +49,16 @@ impl Bells {
     /// Makes them.
     pub(crate) fn create() -> std::io::Result<Arc<Self>> {
         let (words, file) = process::create_words("offshoot bells", WORDS)?;
+        Self::over(words, file)
+    }
+
+    /// Those that the host behind this isolated parent has made, for it and for the parents before it.
+    pub(crate) fn adopt(file: OwnedFd) -> std::io::Result<Arc<Self>> {
+        let words = process::open_words(&file, WORDS)?;
+        Self::over(words, file)
+    }
+
+    fn over(words: Words, file: OwnedFd) -> std::io::Result<Arc<Self>> {
         let mut mark = [0; 4];
         rustix::rand::getrandom(&mut mark, rustix::rand::GetRandomFlags::empty())?;
         let mark = u32::from_ne_bytes(mark);
@@ -58,6 +70,16 @@ impl Bells {
     /// The host's own.
     pub(crate) fn of_host(&self) -> Doorbell {
         Doorbell::Shared(word(self.words, HOST))
+    }
+
+    /// That of the host behind an isolated parent.
+    pub(crate) fn of_host_behind(&self) -> Doorbell {
+        Doorbell::Shared(word(self.words, BEHIND))
+    }
+
+    /// The memory, for another process.
+    pub(crate) fn file(&self) -> std::io::Result<OwnedFd> {
+        self.file.try_clone()
     }
 
     /// A bell for a new worker, if there is one left.

@@ -345,6 +345,12 @@ impl Killer {
     pub(crate) fn kill_all(&self) {
         self.state.guards().expected.values_mut().for_each(Expected::end);
     }
+
+    /// Whether the worker of a spawn that has not returned is dead, and its guard gone.
+    pub(crate) fn has_dead_spawn(&self) -> bool {
+        let is_dead = |expected: &Expected| expected.deadline.is_some() && expected.is_over;
+        self.state.guards().expected.values().any(is_dead)
+    }
 }
 
 impl State {

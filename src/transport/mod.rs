@@ -11,14 +11,19 @@ use crate::launch::Program;
 use crate::wire::frame::Parcel;
 
 pub(crate) mod bells;
+#[cfg(feature = "mpi")]
 pub(crate) mod control;
 mod doorbell;
+#[cfg(feature = "mpi")]
 pub(crate) mod heartbeat;
 pub(crate) mod loopback;
+#[cfg(feature = "mpi")]
 pub(crate) mod mpi;
 pub(crate) mod output;
+pub(crate) mod parent;
 mod patience;
 pub(crate) mod pulse;
+#[cfg(feature = "mpi")]
 pub(crate) mod stream;
 
 pub(crate) use doorbell::Doorbell;

@@ -20,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tracing::Dispatch;
 
-use super::control::Credit;
+use super::Doorbell;
 use crate::ids::{TaskId, WorkerId};
 use crate::process;
 use crate::wire::control::{self as wire, Dropped, StreamName};
@@ -75,7 +75,12 @@ pub enum Output {
 pub(crate) struct Sink {
     pieces: Sender<Piece>,
     state: Arc<State>,
+    /// Whom to wake when there is a piece, where that is no thread that waits for them.
+    doorbell: Option<Arc<Doorbell>>,
 }
+
+/// Says to whoever has sent a piece of output that it is taken, when it is dropped.
+pub(crate) type Receipt = Box<dyn Send>;
 
 #[derive(Default)]
 struct State {
@@ -95,13 +100,23 @@ struct Counts {
 /// How long such words are waited for.
 const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(200);
 
-enum Piece {
-    /// The credit goes back to the guard when the piece is dropped.
-    Lines { worker: WorkerId, host: Arc<str>, output: wire::Output, _credit: Option<Credit> },
+/// What workers write, and how far they have come.
+pub(crate) enum Piece {
+    Lines {
+        worker: WorkerId,
+        host: Arc<str>,
+        output: wire::Output,
+        receipt: Option<Receipt>,
+    },
     /// The worker has said goodbye.
-    Leaving,
+    Leaving {
+        worker: WorkerId,
+    },
     /// Nothing more comes of this worker.
-    End { worker: WorkerId, was_speaking: bool },
+    End {
+        worker: WorkerId,
+        was_speaking: bool,
+    },
 }
 
 /// All sinks of this process, for its end.
@@ -134,7 +149,19 @@ impl Sink {
         let mut sinks = SINKS.lock().unwrap_or_else(PoisonError::into_inner);
         sinks.retain(|sink| sink.strong_count() > 0);
         sinks.push(Arc::downgrade(&state));
-        Ok(Some(Arc::new(Self { pieces, state })))
+        Ok(Some(Arc::new(Self { pieces, state, doorbell: None })))
+    }
+
+    /// A way that ends in a queue, whose reader is woken, for whoever hands it on to another process.
+    pub(crate) fn relay(doorbell: Arc<Doorbell>) -> (Arc<Self>, Receiver<Piece>) {
+        let (pieces, inbox) = unbounded();
+        (Arc::new(Self { pieces, state: Arc::default(), doorbell: Some(doorbell) }), inbox)
+    }
+
+    fn send(&self, piece: Piece) {
+        // The thread goes on for as long as anybody can send it something.
+        let _ = self.pieces.send(piece);
+        self.doorbell.iter().for_each(|doorbell| doorbell.ring());
     }
 
     /// The way for what one worker writes. It is open until it is dropped.
@@ -190,30 +217,31 @@ impl Voice {
     /// The worker has said goodbye, and all that it wrote until then has been handed on.
     pub(crate) fn note_leaving(&self) {
         if self.is_speaking.swap(false, Ordering::Relaxed) {
-            let _ = self.sink.pieces.send(Piece::Leaving);
+            self.sink.send(Piece::Leaving { worker: self.worker });
         }
     }
 
     /// Hands on what the worker wrote. It never waits.
-    pub(crate) fn say(&self, host: Arc<str>, output: wire::Output, credit: Option<Credit>) {
-        let piece = Piece::Lines { worker: self.worker, host, output, _credit: credit };
-        // The thread goes on for as long as anybody can send it something.
-        let _ = self.sink.pieces.send(piece);
+    pub(crate) fn say(&self, host: Arc<str>, output: wire::Output, receipt: Option<Receipt>) {
+        self.sink.send(Piece::Lines { worker: self.worker, host, output, receipt });
     }
 }
 
 impl Drop for Voice {
     fn drop(&mut self) {
         let was_speaking = *self.is_speaking.get_mut();
-        let _ = self.sink.pieces.send(Piece::End { worker: self.worker, was_speaking });
+        self.sink.send(Piece::End { worker: self.worker, was_speaking });
     }
 }
 
 fn write_all(mut writer: Writer, pieces: &Receiver<Piece>, state: &State) {
     for piece in pieces {
         match piece {
-            Piece::Lines { worker, host, output, _credit } => writer.write(worker, &host, &output),
-            Piece::Leaving => {
+            Piece::Lines { worker, host, output, receipt } => {
+                writer.write(worker, &host, &output);
+                drop(receipt);
+            }
+            Piece::Leaving { .. } => {
                 state.counts().speaking -= 1;
                 state.changed.notify_all();
             }

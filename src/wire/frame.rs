@@ -123,7 +123,23 @@ impl From<Vec<u8>> for Parcel {
     }
 }
 
+impl From<Bytes> for Parcel {
+    fn from(frame: Bytes) -> Self {
+        Self { pieces: VecDeque::from([frame]), is_begun: false }
+    }
+}
+
 impl Parcel {
+    /// How many bytes are left in it.
+    pub(crate) fn length(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+
+    /// The pieces that are left.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().map(Bytes::as_ref)
+    }
+
     /// A frame that begins so, and whose payloads follow.
     pub(crate) fn new<'a>(beginning: Vec<u8>, payloads: impl Iterator<Item = &'a Bytes>) -> Self {
         let (mut pieces, mut piece) = (VecDeque::new(), beginning);

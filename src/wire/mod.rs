@@ -11,6 +11,7 @@ pub(crate) mod flow;
 pub(crate) mod frame;
 pub(crate) mod marker;
 pub(crate) mod message;
+pub(crate) mod parent;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 

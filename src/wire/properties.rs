@@ -15,7 +15,8 @@ use super::flow::{Flow, Inbox, Message, Outbox, Taken};
 use super::frame::{self, PREFIX};
 use super::marker::{MARK, Marker};
 use super::message::{FromWorker, ToWorker};
-use crate::ids::TaskId;
+use super::parent::{self, FromParent, Part, ToParent};
+use crate::ids::{TaskId, WorkerId};
 
 /// A message to a worker.
 pub(crate) fn to_worker(bytes: &[u8]) {
@@ -35,6 +36,59 @@ pub(crate) fn to_guard(bytes: &[u8]) {
 /// A message of a guard.
 pub(crate) fn from_guard(bytes: &[u8]) {
     comes_back(bytes, &[129, 131], FromGuard::decode, FromGuard::encode);
+}
+
+/// A message to an isolated parent.
+pub(crate) fn to_parent(bytes: &[u8]) {
+    comes_back(bytes, &[161, 163], ToParent::decode, |message| whole(message.clone().encode()));
+}
+
+/// A message of an isolated parent.
+pub(crate) fn from_parent(bytes: &[u8]) {
+    comes_back(bytes, &[162, 163, 165], FromParent::decode, |message| whole(message.clone().encode()));
+}
+
+fn whole((head, body): parent::Halves) -> Vec<u8> {
+    [&head[..], &body].concat()
+}
+
+/// A packet between a host and its isolated parent: messages, or places of messages, and nothing between them.
+pub(crate) fn packet(bytes: &[u8]) {
+    let messages: Vec<u8> = bytes
+        .chunks(9)
+        .flat_map(|chunk| {
+            let message = match chunk[0] % 3 {
+                0 => parent::bulk(u64::from(chunk[0])),
+                1 => whole(ToParent::Frame { worker: WorkerId(1), bytes: chunk.to_vec().into() }.encode()),
+                _ => whole(ToParent::Leave.encode()),
+            };
+            message.into_iter()
+        })
+        .collect();
+    assert_eq!(parts(&messages), Ok((messages.len(), bytes.chunks(9).count())), "our own packets are whole");
+    for packet in [bytes.to_vec(), [&messages[..], bytes].concat()] {
+        if let Ok((taken, _)) = parts(&packet) {
+            assert_eq!(taken, packet.len(), "nothing is left out");
+        }
+    }
+}
+
+/// How many bytes the parts of a packet have, and how many parts there are.
+fn parts(packet: &[u8]) -> Result<(usize, usize), String> {
+    let (mut packet, mut taken, mut count) = (Bytes::copy_from_slice(packet), 0, 0);
+    loop {
+        let before = packet.len();
+        match parent::next_in(&mut packet) {
+            Ok(Some(Part::Message(message))) => {
+                assert_eq!(message.len(), before - packet.len());
+                let _ = (ToParent::decode(message.clone()), FromParent::decode(message));
+            }
+            Ok(Some(Part::InFile { .. })) => {}
+            Ok(None) => return Ok((taken, count)),
+            Err(error) => return Err(error.to_string()),
+        }
+        (taken, count) = (taken + before - packet.len(), count + 1);
+    }
 }
 
 /// The bytes as they are, and as what a correct prefix says that they are: of their first two bytes, one chooses the kind

@@ -189,7 +189,7 @@ pub(crate) fn all_processes_of_a_worker_are_ended() -> anyhow::Result<()> {
     }
     let pid = |name: &str| anyhow::Ok(fs::read_to_string(file(name))?.trim().to_owned());
     let (deaf, tidy) = (pid("deaf")?, pid("tidy")?);
-    ensure!(file("asked").exists(), "the worker was not asked first");
+    eventually("the worker to be asked first", || file("asked").exists())?;
     let begun = Instant::now();
     eventually("all its processes to end", || is_gone(&deaf) && is_gone(&tidy))?;
     ensure!(begun.elapsed() < Duration::from_secs(4), "it took {:?}", begun.elapsed());

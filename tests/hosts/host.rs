@@ -6,6 +6,7 @@
 mod deaths;
 mod elsewhere;
 mod faults;
+mod isolated;
 mod lifecycle;
 mod load;
 mod neighbours;
@@ -88,7 +89,21 @@ scenarios! {
     neighbours:
         the_host_uses_mpi_too,
         the_host_has_mpi_at_a_low_level,
+        the_host_finalizes_mpi_under_a_pool,
         the_host_has_finalized_mpi;
+    isolated:
+        the_parent_is_killed_in_mid_work,
+        the_parent_dies_again_and_again,
+        the_parent_cannot_be_started,
+        the_host_stands_still,
+        signals_of_a_terminal_pass_the_parent_by,
+        each_pool_has_its_own_parent,
+        a_pool_chooses_its_mode,
+        ranks_talk_while_a_pool_works,
+        the_main_thread_waits_in_a_collective,
+        the_parent_has_another_mpi,
+        threads_of_the_application,
+        an_isolated_host_is_killed;
     elsewhere:
         tasks_run_on_two_hosts,
         a_silent_host_is_lost,

@@ -8,7 +8,7 @@ use mpi::environment::{is_finalized, threading_support};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
 use mpi::{Threading, initialize_with_threading};
-use offshoot::{BuildError, Containment, Pool};
+use offshoot::{BuildError, Containment, Isolation, Pool, TaskError};
 
 use crate::support::{Stage, result};
 use crate::tasks::double;
@@ -20,11 +20,11 @@ pub(crate) fn the_host_uses_mpi_too() -> anyhow::Result<()> {
     let world = universe.world();
     add_up(&world)?;
 
-    match Pool::builder().containment(Containment::Survivable).build() {
+    match Pool::builder().isolation(Isolation::Embedded).containment(Containment::Survivable).build() {
         Err(BuildError::Containment { has: Containment::Fast, .. }) => {}
         other => bail!("nothing is known of the host's own MPI, but {other:?}"),
     }
-    let pool = Pool::builder().workers(0..=2).build()?;
+    let pool = Pool::builder().isolation(Isolation::Embedded).workers(0..=2).build()?;
     ensure!(pool.stats().containment() == Containment::Fast, "{:?}", pool.stats());
     let stage = Stage::new()?;
     let held = pool.submit(stage.hold("a")).map_err(|error| error.reason)?;
@@ -42,7 +42,7 @@ pub(crate) fn the_host_uses_mpi_too() -> anyhow::Result<()> {
     add_up(&world)?;
     drop(universe);
     ensure!(is_finalized(), "the host finalizes its MPI itself");
-    match Pool::builder().build() {
+    match Pool::builder().isolation(Isolation::Embedded).build() {
         Err(BuildError::Finalized) => Ok(()),
         other => bail!("MPI is finalized, and a pool was built: {other:?}"),
     }
@@ -58,7 +58,7 @@ pub(crate) fn the_host_has_mpi_at_a_low_level() -> anyhow::Result<()> {
     };
     let (universe, _) = initialize_with_threading(wanted).context("MPI was not initialized before")?;
     ensure!(threading_support() == wanted, "this MPI provides {:?}", threading_support());
-    match Pool::builder().build() {
+    match Pool::builder().isolation(Isolation::Embedded).build() {
         Err(BuildError::ThreadLevel { provided, required }) => {
             ensure!(provided == level && required == "MPI_THREAD_MULTIPLE", "{provided}, {required}");
         }
@@ -67,9 +67,37 @@ pub(crate) fn the_host_has_mpi_at_a_low_level() -> anyhow::Result<()> {
     add_up(&universe.world())
 }
 
+/// Each handle resolves, nothing crashes, and another pool goes on in a parent of its own.
+pub(crate) fn the_host_finalizes_mpi_under_a_pool() -> anyhow::Result<()> {
+    let (universe, _) =
+        initialize_with_threading(Threading::Multiple).context("MPI was not initialized before")?;
+    let pool = Pool::builder().isolation(Isolation::Embedded).workers(0..=1).build()?;
+    ensure!(result(pool.submit(double(1))?)? == 2);
+    let stage = Stage::new()?;
+    let held = pool.submit(stage.hold("a")).map_err(|error| error.reason)?;
+    stage.await_start("a")?;
+    let waiting: Vec<_> = (0..10).map(|x| pool.submit(double(x))).collect::<Result<_, _>>()?;
+    // Whether it waits for the worker, which is connected, is the MPI's business; that ends in a while.
+    let release = stage.release("a");
+    drop(universe);
+    release?;
+    ensure!(is_finalized(), "it is the host's to finalize");
+    for (task, outcome) in [("held", result(held).map(drop))]
+        .into_iter()
+        .chain(waiting.into_iter().map(|handle| ("waiting", result(handle).map(drop))))
+    {
+        println!("{task}: {outcome:?}");
+        ensure!(!matches!(outcome, Err(TaskError::TimedOut { .. })), "{task} has no end");
+    }
+    let isolated = Pool::builder().workers(0..=1).build()?;
+    ensure!(isolated.stats().isolation() == Isolation::Isolated, "{:?}", isolated.stats());
+    ensure!(result(isolated.submit(double(21))?)? == 42);
+    Ok(())
+}
+
 pub(crate) fn the_host_has_finalized_mpi() -> anyhow::Result<()> {
     drop(initialize_with_threading(Threading::Multiple));
-    match Pool::builder().build() {
+    match Pool::builder().isolation(Isolation::Embedded).build() {
         Err(BuildError::Finalized) => Ok(()),
         other => bail!("MPI is finalized, and a pool was built: {other:?}"),
     }

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
 use mpi::traits::*;
@@ -26,6 +28,21 @@ offshoot::tasks! {
 
     pub(crate) fn echo(bytes: ByteBuf) -> ByteBuf {
         Ok(bytes)
+    }
+
+    /// Writes its number into the worker's journal in this folder, works for a moment, and returns it.
+    pub(crate) fn sign(folder: PathBuf, number: u32) -> u32 {
+        let journal = folder.join(process::id().to_string());
+        let mut journal = fs::File::options().create(true).append(true).open(journal)?;
+        writeln!(journal, "{number}")?;
+        thread::sleep(Duration::from_millis(2));
+        Ok(number)
+    }
+
+    /// Takes so many milliseconds.
+    pub(crate) fn hold_for(millis: u64) {
+        thread::sleep(Duration::from_millis(millis));
+        Ok(())
     }
 
     /// The worker's process.

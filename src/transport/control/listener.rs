@@ -320,7 +320,7 @@ impl Connection {
             return self.close(state);
         }
         if let Some(voice) = voice {
-            voice.say(host, output, Some(credit));
+            voice.say(host, output, Some(Box::new(credit)));
         }
     }
 

@@ -21,6 +21,8 @@ mod words;
 mod worker;
 
 pub(crate) use host::MpiTransport;
-pub(crate) use runtime::{Runtime, facts, finish_standing_in, initialize_worker, stand_in};
+pub(crate) use runtime::{
+    Runtime, facts, finish_standing_in, initialize_worker, is_finalized, stand_in, why_unfit,
+};
 pub(crate) use starts::Terms;
 pub(crate) use worker::MpiLink;

@@ -48,6 +48,20 @@ pub(crate) fn facts() -> Option<Facts> {
     Some(Facts { thread_level, containment, manager, universe_size: UNIVERSE_SIZE.get().copied().flatten() })
 }
 
+/// Whether MPI has been finalized in this process.
+pub(crate) fn is_finalized() -> bool {
+    environment::is_finalized()
+}
+
+/// Why an MPI that the host has initialized, or finalized, cannot be used beside it, if so.
+pub(crate) fn why_unfit() -> Option<&'static str> {
+    if environment::is_finalized() {
+        return Some("MPI was finalized in this process");
+    }
+    let is_low = environment::is_initialized() && environment::threading_support() < Threading::Multiple;
+    is_low.then_some("this process has initialized MPI below MPI_THREAD_MULTIPLE")
+}
+
 /// How a worker comes to be spawned.
 pub(super) struct Way {
     /// Where it is ordered, if this process is its own process manager: then `MPI_Comm_spawn` is not called at all, and the

@@ -1,0 +1,99 @@
+//! Pools whose MPI is in this process, on its MPI thread; and what speaks against that.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crossbeam_channel::unbounded;
+
+use super::Shared;
+use super::backend::Wanted;
+use crate::containment::Containment;
+use crate::driver::mpi_thread::MpiThread;
+use crate::driver::{Driver, Turn, Turnable};
+use crate::error::BuildError;
+use crate::launch::{self, ProcessManager, Site};
+use crate::slots::SlotsError;
+use crate::transport::mpi::{self, MpiTransport, Terms};
+
+/// Why this process should not make MPI calls of ours, if so.
+pub(super) fn why_isolated() -> Option<&'static str> {
+    // What one pool has done, the next one may do.
+    if mpi::facts().is_some() {
+        return mpi::is_finalized().then_some("MPI was finalized in this process");
+    }
+    if launch::has_two_mpis() {
+        return Some("this process has loaded two MPI libraries");
+    }
+    if let Some(reason) = mpi::why_unfit() {
+        return Some(reason);
+    }
+    let is_of_larger_job = launch::Job::of_this_process().is_some_and(|job| job.size > 1);
+    is_of_larger_job.then_some("this process is a rank of a job of several")
+}
+
+/// Why a pool of this process has no workers on other hosts.
+const ALREADY_OWN: &str = "this process has initialized MPI for a pool on this host alone, with a process manager of \
+                           offshoot's own, which starts workers here only: build the pool with other hosts first, or \
+                           export OFFSHOOT_PROCESS_MANAGER=hydra";
+
+/// A pool whose MPI is in this process.
+pub(super) fn embedded(wanted: Wanted<'_>) -> Result<(Arc<Shared>, Containment), BuildError> {
+    let Wanted { config, program, queue_max, slots, containment: asked, kill_grace, heartbeat_timeout, sink } =
+        wanted;
+    let terms = Terms { spawn_timeout: config.spawn_timeout, kill_grace, heartbeat_timeout, sink };
+    let sites: Vec<Site> = launch::sites(slots, config.workers_max)?;
+    // What was prepared can be told before MPI starts; whose MPI it is, only then.
+    launch::check_containment(asked, None)?;
+    let thread = MpiThread::get(config.spawn_timeout, launch::process_manager(slots.has_other_hosts()))?;
+    if slots.has_other_hosts() && mpi::facts().is_some_and(|facts| facts.manager == ProcessManager::Own) {
+        return Err(SlotsError::OwnHostOnly {
+            source_of_slots: slots.source.clone(),
+            reason: ALREADY_OWN.to_owned(),
+        }
+        .into());
+    }
+    let containment = mpi::facts().map_or(Containment::Fast, |facts| facts.containment);
+    launch::check_containment(asked, Some(containment))?;
+    let watchdog = Arc::clone(thread.watchdog());
+    let (commands, inbox) = unbounded();
+    let shared = Arc::new(Shared::new(commands, thread.doorbell(), queue_max));
+    shared.set_sink(terms.sink.clone());
+    let driven = Arc::clone(&shared);
+    thread.admit(move |runtime| {
+        let transport = MpiTransport::new(Rc::clone(runtime), terms, sites);
+        let driver = Driver::new(config, program, transport, inbox, driven);
+        watchdog.admit(&driver.books());
+        Box::new(Beside(driver)) as Box<dyn Turnable>
+    })?;
+    Ok((shared, containment))
+}
+
+/// A driver beside a host that may finalize its MPI at any time: then nothing is asked of the MPI any more, and everything
+/// resolves.
+struct Beside(Driver<MpiTransport>);
+
+impl Turnable for Beside {
+    fn turn(&mut self) -> Turn {
+        if mpi::is_finalized() {
+            self.0.fail(FINALIZED);
+            return Turn::Closed;
+        }
+        self.0.turn()
+    }
+
+    fn has_news(&mut self) -> bool {
+        mpi::is_finalized() || self.0.has_news()
+    }
+
+    fn shut_down(&mut self) {
+        self.0.shut_down();
+    }
+
+    fn fail(&mut self, reason: &str) {
+        self.0.fail(reason);
+    }
+}
+
+/// Why a pool has failed whose MPI is gone.
+const FINALIZED: &str =
+    "the host has finalized MPI while the pool lived; drop a pool before that, or build it with `isolated()`";
