@@ -70,7 +70,8 @@ pub(super) fn isolated(
     let (commands, inbox) = unbounded();
     let shared = Arc::new(Shared::new(commands, Arc::clone(&doorbell), queue_max));
     shared.set_sink(sink.clone());
-    let driven = Arc::clone(&shared);
+    shared.note_parent(true);
+    let (driven, pool) = (Arc::clone(&shared), Arc::clone(&shared));
     let (report, started) = bounded(1);
     let body = move || {
         let parents = driven.count_of_parents();
@@ -89,6 +90,7 @@ pub(super) fn isolated(
         let driver: Box<dyn Turnable> = Box::new(Driver::new(config, program, transport, inbox, driven));
         let (_, no_requests) = unbounded();
         run_drivers(&doorbell, &Pulse::default(), &no_requests, &(), vec![driver]);
+        pool.note_parent(false);
     };
     thread::Builder::new()
         .name("offshoot isolated".to_owned())

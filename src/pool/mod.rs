@@ -280,6 +280,7 @@ impl Pool {
         self.inner.shared.send(Command::Shutdown(ShutdownMode::Drain));
         self.inner.shared.wait_for_end(None);
         self.inner.shared.wait_for_output();
+        self.inner.shared.wait_for_parent();
     }
 
     /// Ends the pool: cancels the tasks that wait, asks those that run to stop, and waits until they
@@ -289,6 +290,7 @@ impl Pool {
         self.inner.shared.send(Command::Shutdown(ShutdownMode::Cancel));
         self.inner.shared.wait_for_end(None);
         self.inner.shared.wait_for_output();
+        self.inner.shared.wait_for_parent();
     }
 }
 
@@ -306,6 +308,7 @@ impl Drop for Inner {
         }
         if self.shared.wait_for_end(Some(DROP_GRACE)) {
             self.shared.wait_for_output();
+            self.shared.wait_for_parent();
         } else {
             tracing::warn!(
                 "a task still runs {DROP_GRACE:?} after its pool was dropped; its worker is left to it"

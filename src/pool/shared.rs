@@ -25,13 +25,19 @@ pub(crate) struct Shared {
     driver: Mutex<Option<ThreadId>>,
     ended: Mutex<bool>,
     changed: Condvar,
+    /// Goes with `has_parent`.
+    left: Condvar,
     /// Where what the workers write goes, if anywhere.
     sink: OnceLock<Arc<Sink>>,
     /// Isolated parents started so far.
     parents: Arc<AtomicU64>,
+    /// Whether one is there, or may be.
+    has_parent: Mutex<bool>,
     process: u32,
 }
 
+/// How long the end of a pool waits for its isolated parent, which finalizes MPI.
+const PARENT_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the end of a pool waits for what its workers wrote last.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -46,8 +52,10 @@ impl Shared {
             driver: Mutex::new(None),
             ended: Mutex::new(false),
             changed: Condvar::new(),
+            left: Condvar::new(),
             sink: OnceLock::new(),
             parents: Arc::default(),
+            has_parent: Mutex::new(false),
             process: std::process::id(),
         }
     }
@@ -66,6 +74,18 @@ impl Shared {
 
     pub(crate) fn count_of_parents(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.parents)
+    }
+
+    /// There is an isolated parent from now on, or none any more.
+    pub(crate) fn note_parent(&self, is_there: bool) {
+        *self.has_parent.lock().unwrap_or_else(PoisonError::into_inner) = is_there;
+        self.left.notify_all();
+    }
+
+    /// Waits, after the driver's end, for that of the isolated parent, if there is one: MPI and its daemons go with it.
+    pub(crate) fn wait_for_parent(&self) {
+        let has_parent = self.has_parent.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.left.wait_timeout_while(has_parent, PARENT_PATIENCE, |is_there| *is_there));
     }
 
     /// Whether this process is a child of the one that the pool belongs to, with a copy of its memory.

@@ -495,6 +495,11 @@ impl Drop for IsolatedTransport {
             // One that does not take it finds its host gone.
             let _ = link.channel.flush_within(GOODBYE_PATIENCE);
             link.bell.ring();
+            let process = &link.process;
+            // MPI ends with it, and its daemons.
+            while !process.has_ended() && Instant::now() < until {
+                self.doorbell.sleep(Some(until), || process.has_ended());
+            }
         }
     }
 }
