@@ -173,15 +173,20 @@ fn a_job_that_ends_with_a_worker() {
     }
 }
 
+/// A pool in a rank of several is isolated unless it is told otherwise.
+const EMBEDDED: (&str, &str) = ("OFFSHOOT_ISOLATION", "embedded");
+
 #[test]
 fn started_as_rank_1_of_mpiexec_n_2() {
-    Scenario::new("as_rank_1").launched(&["mpiexec", "-n", "2"]).run();
+    let scenario = Scenario::new("as_rank_1").env(EMBEDDED.0, EMBEDDED.1);
+    scenario.launched(&["mpiexec", "-n", "2"]).run();
 }
 
 #[test]
 fn a_job_that_never_initializes_mpi_is_named() {
     let folder = tempfile::tempdir().expect("there is room for temporary files");
     let output = Scenario::new("as_rank_1_of_a_job_that_never_starts")
+        .env(EMBEDDED.0, EMBEDDED.1)
         .argument(folder.path().to_str().expect("it is plain"))
         .launched(&["mpiexec", "-n", "2"])
         // How a job counts that has not called MPI_Finalize is its launcher's business.

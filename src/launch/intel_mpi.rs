@@ -37,7 +37,7 @@ pub(super) const FAMILY: Family = Family {
         "several hosts are untried with Intel MPI: use Open MPI 4.1 or MPICH, or name this host alone",
     ),
     spawns_aside: false,
-    spawn_thread: "untried",
+    spawn_thread: "on the MPI thread: running work stands still meanwhile",
     // What MPICH does with libfabric over TCP and messages of 4 to 16 KiB was tried, and survives most deaths but not
     // all: docs/MPI.md.
     survivable: Err("no transport of Intel MPI is known that survives it always"),

@@ -53,7 +53,7 @@ pub(super) const FAMILY: Family = Family {
         outlives_hosts: true,
     },
     spawns_aside: false,
-    spawn_thread: "a second thread may spawn, but running work stalls for as long as the spawn takes",
+    spawn_thread: "workers start beside running work, and are met when they have; with hydra that stands still meanwhile",
     survivable: Ok(Survivable {
         component: "libfabric",
         is_there: |installation| uses_library(installation, "libfabric.so", b"provider_path"),

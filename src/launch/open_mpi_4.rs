@@ -77,7 +77,7 @@ pub(super) const FAMILY: Family = Family {
         outlives_hosts: false,
     },
     spawns_aside: true,
-    spawn_thread: "a second thread may spawn: running work stalls for 16 ms",
+    spawn_thread: "on a thread of its own, beside running work",
     survivable: Ok(Survivable {
         component: "the component `mca_pml_ucx.so`",
         is_there: has_ucx,

@@ -88,7 +88,7 @@ pub(super) const FAMILY: Family = Family {
          Open MPI 4.1 or MPICH, or name this host alone",
     ),
     spawns_aside: true,
-    spawn_thread: "a second thread may spawn: running work stalls for 34 ms",
+    spawn_thread: "on a thread of its own, beside running work",
     survivable: Ok(Survivable {
         component: "TCP",
         is_there: |_| true,
