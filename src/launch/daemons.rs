@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -73,6 +75,28 @@ pub(crate) fn end_daemons() {
     } else {
         // Others have files to remove.
         process::kill_after_this_process(&victims, !is_hydra, &folders);
+    }
+}
+
+/// In the argument list of a launcher that serves one process, started plainly, and nobody else (Open MPI 4, `orted`).
+const SINGLETONS: &[u8] = b"--singleton-died-pipe";
+/// How long a process that was killed may take to go.
+const DEATH: Duration = Duration::from_millis(200);
+
+/// In a guard whose host is dead, and whose worker is: ends the launcher that has started it, if that was the host's
+/// alone. Left to itself it goes too, but waits for a whole second in between.
+pub(super) fn end_widowed_launcher() {
+    let Some(launcher) = rustix::process::getppid() else { return };
+    let id = launcher.as_raw_nonzero().get();
+    let words = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    if !words.split(|byte| *byte == 0).any(|word| word == SINGLETONS) {
+        return;
+    }
+    // Another guard may have done so.
+    let _ = kill_process(launcher, Signal::KILL);
+    let until = Instant::now() + DEATH;
+    while !has_ended(id) && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

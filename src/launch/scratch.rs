@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::daemons::has_ended;
+use super::daemons::{end_widowed_launcher, has_ended};
 use super::family::{Family, Scratch};
 use super::prepare::prepared;
 
@@ -72,11 +72,12 @@ pub(super) fn remove_launcher_folder(folder: &Path) {
     }
 }
 
-/// In a guard that leaves: if both its host and the launcher that has started it are dead, it removes that one's folder.
+/// In a guard that leaves: if its host is dead, it ends the launcher that has started it, and removes that one's folder.
 pub(crate) fn clear_up_after(host: u32) {
     if !i32::try_from(host).is_ok_and(has_ended) {
         return;
     }
+    end_widowed_launcher();
     let Some(scratch) = Family::of_this_process().and_then(|family| family.scratch.as_ref()) else { return };
     let Some(folder) = env::var_os(scratch.variable).map(PathBuf::from) else { return };
     let launcher = name(&folder)
