@@ -161,7 +161,9 @@ fn calls(mode: &str) -> Option<(Vec<Called>, Vec<String>)> {
 #[test]
 fn no_thread_of_the_application_calls_mpi() {
     let Some((calls, application)) = calls("embedded") else { return eprintln!("skipped: there is no `nm`") };
-    assert!(calls.iter().any(|(_, name)| name == "MPI_Comm_spawn"), "nothing was seen: {calls:?}");
+    // On MPICH a host with a process manager of its own accepts what it has started itself.
+    let is_meeting = |name: &String| ["MPI_Comm_spawn", "MPI_Comm_accept"].contains(&&**name);
+    assert!(calls.iter().any(|(_, name)| is_meeting(name)), "nothing was seen: {calls:?}");
     let guilty: Vec<_> = calls.iter().filter(|(thread, _)| application.contains(thread)).collect();
     assert!(guilty.is_empty(), "{guilty:?}");
 }

@@ -91,7 +91,6 @@ pub(super) const FAMILY: Family = Family {
                 why: ANY,
             },
             Setting { name: "UCX_TLS", value: Value::Set("tcp,self"), when: When::Always, why: TCP_OF_UCX },
-            Setting { name: "UCX_RNDV_THRESH", value: Value::Set("inf"), when: When::Always, why: EAGER },
         ],
         host_only: &[],
         flow: Some(PORTIONS),
@@ -156,7 +155,6 @@ const PORTIONS: Flow = Flow { message_max: 256 << 10, window: 2 << 20 };
 
 const TCP_OF_UCX: &str = "the MPI's own choice, ob1, aborts a host whose worker dies in the middle of a transfer; UCX over TCP \
                           does not";
-const EAGER: &str = "otherwise each side waits for the other before a large message moves, and an echo of 64 MiB takes four times as long";
 const ANY: &str = "otherwise UCX is used for a few kinds of network only, and not for TCP";
 
 /// Whether its UCX component lies where components do: in `openmpi`, or as Debian has it.
