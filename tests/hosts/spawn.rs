@@ -231,6 +231,7 @@ pub(crate) fn survives_in_a_job() -> anyhow::Result<()> {
         }
         Err(error) => bail!(error),
     }
+    println!("as it was promised");
     Ok(())
 }
 
