@@ -31,8 +31,8 @@ pub use output::Output;
 pub(crate) use patience::{Attention, Patience};
 pub(crate) use pulse::{Call, Pulse};
 
-/// What the driver asks of a transport. No method blocks on a worker, except `spawn` on MPI, which
-/// lasts as long as `MPI_Comm_spawn` does.
+/// What the driver asks of a transport. No method blocks on a worker, except `poll` where MPI can only spawn on the
+/// thread that polls, and `disconnect`.
 pub(crate) trait Transport {
     /// Starts a worker. [`Report::Spawned`] or [`Report::SpawnFailed`] follows from `poll`, within bounded time of its
     /// turn.

@@ -3,8 +3,8 @@
 //! rsmpi initializes MPI and lends its types; what it lacks (error handlers, `MPI_Info`, spawning
 //! with errors, receives into owned buffers, `MPI_Testsome` over a set that shrinks,
 //! `MPI_Comm_disconnect`) is here. Every call checks its return code and asserts that it is made on
-//! the one thread that owns MPI, or, where it has to do with spawning, on the spawn thread. No call here blocks on another process, except
-//! [`Comm::spawn`], [`Comm::disconnect`] and [`finalize`], which say so.
+//! the one thread that owns MPI, or, where it has to do with spawning, on the spawn thread. No call here blocks
+//! on another process, except [`Comm::spawn`], [`Comm::accept`], [`Comm::disconnect`] and [`finalize`], which say so.
 #![allow(unsafe_code)]
 
 use std::cmp::Reverse;

@@ -5,6 +5,7 @@
 //! given up, those behind it fail until it does return, the workers that are there go on, and the process ends without
 //! `MPI_Finalize` if it is still in there. (What Open MPI 4.1 waits for in vain it waits for ten minutes.)
 
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +71,7 @@ pub(super) struct Spawner {
     orders: Sender<Order>,
     thread: JoinHandle<()>,
     state: Arc<State>,
-    stopwatch: Mutex<Stopwatch>,
+    stopwatch: RefCell<Stopwatch>,
 }
 
 #[derive(Default)]
@@ -114,7 +115,7 @@ impl Spawner {
         let (comm, shared) = (comm.hand_over(), Arc::clone(&state));
         let body = move || serve(comm, &inbox, &shared, &control, &doorbell);
         let thread = thread::Builder::new().name("offshoot spawn".to_owned()).spawn(body)?;
-        Ok(Self { orders, thread, state, stopwatch: Mutex::default() })
+        Ok(Self { orders, thread, state, stopwatch: RefCell::default() })
     }
 
     /// Has a spawn made. Its outcome comes, with a ring of the doorbell, unless the thread is given up.
@@ -137,7 +138,7 @@ impl Spawner {
             At::Caught(verdict) => return Some(verdict.clone()),
             At::Rest | At::End => return None,
         };
-        let silence = self.stopwatch.lock().unwrap_or_else(PoisonError::into_inner).look(ticket.0)?;
+        let silence = self.stopwatch.borrow_mut().look(ticket.0)?;
         let cause = if silence >= limit {
             format!("it had not returned after {:.1} s", silence.as_secs_f64())
         } else {

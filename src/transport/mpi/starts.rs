@@ -1,7 +1,8 @@
 //! Workers on their way: from the order to the intercommunicator, or to the reason why there is none.
 //!
-//! How long `MPI_Comm_spawn` takes, and who waits for it, depends on the MPI ([`Way`](super::runtime::Way)). Whatever the way, a start
-//! ends here with one [`Newborn`], and no start waits for another one's end except for its turn in the call.
+//! How long `MPI_Comm_spawn` takes, and who waits for it, depends on the MPI ([`Way`](super::runtime::Way)). Whatever
+//! the way, a start ends here with one [`Newborn`], and no start waits for another one's end except for its turn in the
+//! call.
 
 use std::collections::VecDeque;
 use std::env;
