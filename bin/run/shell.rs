@@ -114,8 +114,8 @@ impl Line {
         if command.contains(&0) {
             return Err(io::Error::other("it has a zero byte in it, which no shell takes"));
         }
-        let prepare = |command: &mut Command| {
-            let text = |bytes: &'_ ByteBuf| OsStr::from_bytes(bytes).to_owned();
+        let start = |command: &mut Command| {
+            let text = |bytes: &ByteBuf| OsStr::from_bytes(bytes).to_owned();
             command
                 .env_clear()
                 .envs(setting.environment.iter().map(|(name, value)| (text(name), text(value))))
@@ -128,13 +128,13 @@ impl Line {
         };
         let plain = plain(command, &setting.environment).and_then(|Plain { program, name, arguments }| {
             // What cannot be started so is the shell's to explain.
-            prepare(Command::new(program).arg0(name).args(arguments)).ok()
+            start(Command::new(program).arg0(name).args(arguments)).ok()
         });
         let (mut shell, script) = match plain {
             Some(program) => (program, None),
             None => {
                 let (mut shell, script) = shell(command)?;
-                let started = prepare(&mut shell);
+                let started = start(&mut shell);
                 let failed = |error| io::Error::other(format!("/bin/sh cannot be started: {error}"));
                 (started.map_err(failed)?, script)
             }
