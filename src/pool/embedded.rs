@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::unbounded;
 
@@ -13,7 +14,7 @@ use crate::driver::{Driver, Turn, Turnable};
 use crate::error::BuildError;
 use crate::launch::{self, ProcessManager, Site};
 use crate::slots::SlotsError;
-use crate::transport::mpi::{self, MpiTransport, Terms};
+use crate::transport::mpi::{self, Guest, MpiTransport, Terms};
 
 /// Why this process should not make MPI calls of ours, if so.
 pub(super) fn why_isolated() -> Option<&'static str> {
@@ -63,37 +64,63 @@ pub(super) fn embedded(wanted: Wanted<'_>) -> Result<(Arc<Shared>, Containment),
         let transport = MpiTransport::new(Rc::clone(runtime), terms, sites);
         let driver = Driver::new(config, program, transport, inbox, driven);
         watchdog.admit(&driver.books());
-        Box::new(Beside(driver)) as Box<dyn Turnable>
+        Box::new(Beside::new(driver)) as Box<dyn Turnable>
     })?;
     Ok((shared, containment))
 }
 
-/// A driver beside a host that may finalize its MPI at any time: then nothing is asked of the MPI any more, and everything
-/// resolves.
-struct Beside(Driver<MpiTransport>);
+/// A driver beside a host that may finalize its MPI at any time: then the pool ends, and what is left of it after a while
+/// is given up.
+struct Beside {
+    driver: Driver<MpiTransport>,
+    guest: Guest,
+    /// Until when it has to end, if the host has begun to finalize MPI.
+    end_by: Option<Instant>,
+}
 
-impl Turnable for Beside {
-    fn turn(&mut self) -> Turn {
-        if mpi::is_finalized() {
-            self.0.fail(FINALIZED);
-            return Turn::Closed;
-        }
-        self.0.turn()
-    }
-
-    fn has_news(&mut self) -> bool {
-        mpi::is_finalized() || self.0.has_news()
-    }
-
-    fn shut_down(&mut self) {
-        self.0.shut_down();
-    }
-
-    fn fail(&mut self, reason: &str) {
-        self.0.fail(reason);
+impl Beside {
+    fn new(driver: Driver<MpiTransport>) -> Self {
+        Self { driver, guest: Guest::new(), end_by: None }
     }
 }
 
-/// Why a pool has failed whose MPI is gone.
+impl Turnable for Beside {
+    fn turn(&mut self) -> Turn {
+        let inside = self.guest.enter();
+        if self.end_by.is_none() && mpi::is_finalized() {
+            tracing::warn!("{FINALIZED}");
+            self.driver.shut_down();
+            self.end_by = Some(Instant::now() + mpi::FINALIZE_GRACE);
+        }
+        if inside.is_none() || self.end_by.is_some_and(|end_by| Instant::now() > end_by) {
+            self.driver.fail(FINALIZED);
+            return Turn::Closed;
+        }
+        match self.driver.turn() {
+            Turn::Quiet { polling, until } => {
+                Turn::Quiet { polling, until: until.into_iter().chain(self.end_by).min() }
+            }
+            other => other,
+        }
+    }
+
+    fn has_news(&mut self) -> bool {
+        if self.end_by.is_none() && mpi::is_finalized() {
+            return true;
+        }
+        // To look for news is a call of MPI, too.
+        self.guest.enter().is_none_or(|_inside| self.driver.has_news())
+    }
+
+    fn shut_down(&mut self) {
+        self.driver.shut_down();
+    }
+
+    fn fail(&mut self, reason: &str) {
+        self.driver.fail(reason);
+    }
+}
+
+/// Why a pool has ended whose MPI is gone.
 const FINALIZED: &str =
     "the host has finalized MPI while the pool lived; drop a pool before that, or build it with `isolated()`";

@@ -1,10 +1,12 @@
 //! Hosts that use MPI themselves, on a communicator that is none of ours.
 
 use std::env;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use mpi::collective::SystemOperation;
-use mpi::environment::{is_finalized, threading_support};
+use mpi::environment::{Universe, is_finalized, library_version, threading_support};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
 use mpi::{Threading, initialize_with_threading};
@@ -73,25 +75,39 @@ pub(crate) fn the_host_finalizes_mpi_under_a_pool() -> anyhow::Result<()> {
         initialize_with_threading(Threading::Multiple).context("MPI was not initialized before")?;
     let pool = Pool::builder().isolation(Isolation::Embedded).workers(0..=1).build()?;
     ensure!(result(pool.submit(double(1))?)? == 2);
+    // MPICH leaves a lock locked if another thread is in a call while it begins to finalize, and aborts: there the pool
+    // rests, and its thread sleeps.
+    let is_mpich = library_version().is_ok_and(|version| version.starts_with("MPICH"));
+    if is_mpich {
+        thread::sleep(Duration::from_millis(300));
+        drop(universe);
+    } else {
+        finalize_under_tasks(&pool, universe)?;
+    }
+    ensure!(is_finalized(), "it is the host's to finalize");
+    ensure!(pool.submit(double(1)).is_err(), "the pool goes on without MPI");
+    let isolated = Pool::builder().workers(0..=1).build()?;
+    ensure!(isolated.stats().isolation() == Isolation::Isolated, "{:?}", isolated.stats());
+    ensure!(result(isolated.submit(double(21))?)? == 42);
+    Ok(())
+}
+
+/// What runs comes to its end, and what waits does not hang.
+fn finalize_under_tasks(pool: &Pool, universe: Universe) -> anyhow::Result<()> {
     let stage = Stage::new()?;
     let held = pool.submit(stage.hold("a")).map_err(|error| error.reason)?;
     stage.await_start("a")?;
     let waiting: Vec<_> = (0..10).map(|x| pool.submit(double(x))).collect::<Result<_, _>>()?;
-    // Whether it waits for the worker, which is connected, is the MPI's business; that ends in a while.
     let release = stage.release("a");
     drop(universe);
     release?;
-    ensure!(is_finalized(), "it is the host's to finalize");
-    for (task, outcome) in [("held", result(held).map(drop))]
-        .into_iter()
-        .chain(waiting.into_iter().map(|handle| ("waiting", result(handle).map(drop))))
-    {
-        println!("{task}: {outcome:?}");
-        ensure!(!matches!(outcome, Err(TaskError::TimedOut { .. })), "{task} has no end");
+    ensure!(result(held)? == "released");
+    for handle in waiting {
+        match result(handle) {
+            Err(TaskError::ShutDown { .. } | TaskError::Cancelled { .. }) => {}
+            other => bail!("it waited when MPI ended, and {other:?}"),
+        }
     }
-    let isolated = Pool::builder().workers(0..=1).build()?;
-    ensure!(isolated.stats().isolation() == Isolation::Isolated, "{:?}", isolated.stats());
-    ensure!(result(isolated.submit(double(21))?)? == 42);
     Ok(())
 }
 

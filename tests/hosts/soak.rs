@@ -99,7 +99,8 @@ fn stay_flat(mut round: impl FnMut(u64) -> anyhow::Result<()>) -> anyhow::Result
     let [begin, middle, end] = &looks[..] else { bail!("it was looked three times") };
     for (what, of) in COUNTED {
         let counts = [of(begin), of(middle), of(end)];
-        ensure!(counts[2] <= counts[0], "{what} grow: {counts:?}");
+        let descriptors = (&begin.descriptors, &end.descriptors);
+        ensure!(counts[2] <= counts[0], "{what} grow: {counts:?}; descriptors: {descriptors:?}");
     }
     // The first half may still reach what the second one uses again.
     let half = rounds - rounds / 2;
@@ -113,7 +114,7 @@ type Count = fn(&Look) -> usize;
 
 /// What is counted, and must not become more.
 const COUNTED: [(&str, Count); 5] = [
-    ("descriptors", |look| look.descriptors),
+    ("descriptors", |look| look.descriptors.len()),
     ("threads", |look| look.threads),
     ("processes", |look| look.processes),
     ("segments of shared memory", |look| look.segments),
@@ -122,7 +123,7 @@ const COUNTED: [(&str, Count); 5] = [
 
 /// What the host has in use at one moment, when no worker is there.
 struct Look {
-    descriptors: usize,
+    descriptors: Vec<PathBuf>,
     threads: usize,
     /// KiB of memory.
     resident: u64,
@@ -141,8 +142,9 @@ impl fmt::Display for Look {
         let Self { descriptors, threads, resident, processes, segments, files, files_below } = self;
         write!(
             f,
-            "{descriptors} descriptors, {threads} threads, {resident} KiB, {processes} processes, {segments} \
-             segments of shared memory, {files} temporary files, with all below {files_below}"
+            "{} descriptors, {threads} threads, {resident} KiB, {processes} processes, {segments} \
+             segments of shared memory, {files} temporary files, with all below {files_below}",
+            descriptors.len(),
         )
     }
 }
@@ -156,12 +158,14 @@ struct Inventory {
 
 impl Inventory {
     fn look(&mut self) -> anyhow::Result<Look> {
-        // Workers, guards and what an MPI has started for them need a moment to leave, and so do connections to them.
-        let (mut least, mut since) = (usize::MAX, Instant::now());
+        // Workers, guards and what an MPI has started for them need a moment to leave, and so do connections to them. What
+        // is only there at times, as a folder is while another thread reads it, does not count.
+        let (mut count, mut links, mut since) = (usize::MAX, Vec::new(), Instant::now());
         eventually("all to leave that do", || {
-            let now = processes().len() + descriptors();
-            if now < least {
-                (least, since) = (now, Instant::now());
+            let now = descriptors();
+            if processes().len() + now.len() < count {
+                (count, since) = (processes().len() + now.len(), Instant::now());
+                links = now;
             }
             since.elapsed() > Duration::from_millis(500)
         })?;
@@ -172,7 +176,7 @@ impl Inventory {
             anyhow::Ok(line.trim().trim_end_matches(" kB").parse::<u64>()?)
         };
         Ok(Look {
-            descriptors: descriptors(),
+            descriptors: links,
             threads: usize::try_from(number("Threads:")?)?,
             resident: number("VmRSS:")?,
             processes: processes().len(),
@@ -205,8 +209,10 @@ fn processes() -> Vec<PathBuf> {
     folders.filter(is_ours).collect()
 }
 
-fn descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+/// What the descriptors of this process are of.
+fn descriptors() -> Vec<PathBuf> {
+    let links = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    links.filter_map(|link| fs::read_link(link.path()).ok()).collect()
 }
 
 /// How many guards there are, which are the first processes of a worker and the last.

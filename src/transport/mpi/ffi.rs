@@ -106,6 +106,47 @@ pub(crate) fn return_errors() -> Result<(), MpiError> {
     }
 }
 
+/// Has the host's `MPI_Finalize` call this first, on the thread that called it: as the callback of an attribute of
+/// `MPI_COMM_SELF` that is deleted (MPI-4.1 §11.2.4). Once per process.
+pub(crate) fn call_before_finalize(act: fn()) -> Result<(), MpiError> {
+    on_mpi_thread();
+    let mut key = 0;
+    // SAFETY: both callbacks have the signatures that MPI-4.1 §7.7.2 asks for; the key is written through the pointer.
+    check("MPI_Comm_create_keyval", unsafe {
+        ffi::MPI_Comm_create_keyval(Some(copy_nothing), Some(call_value), &mut key, ptr::null_mut())
+    })?;
+    // SAFETY: the key is new, and the value, a function, outlives everything.
+    check("MPI_Comm_set_attr", unsafe {
+        ffi::MPI_Comm_set_attr(ffi::RSMPI_COMM_SELF, key, act as *mut c_void)
+    })
+}
+
+/// Duplicates of the communicator get no such attribute.
+unsafe extern "C" fn copy_nothing(
+    _comm: ffi::MPI_Comm,
+    _key: c_int,
+    _state: *mut c_void,
+    _value: *mut c_void,
+    _copy: *mut c_void,
+    is_copied: *mut c_int,
+) -> c_int {
+    // SAFETY: MPI asks for an answer there (MPI-4.1 §7.7.2).
+    unsafe { *is_copied = 0 };
+    ffi::MPI_SUCCESS as c_int
+}
+
+/// Calls the function that is the attribute's value.
+unsafe extern "C" fn call_value(
+    _comm: ffi::MPI_Comm,
+    _key: c_int,
+    value: *mut c_void,
+    _state: *mut c_void,
+) -> c_int {
+    // SAFETY: `call_before_finalize` has stored a `fn()` there, and nothing else has this key.
+    unsafe { mem::transmute::<*mut c_void, fn()>(value)() };
+    ffi::MPI_SUCCESS as c_int
+}
+
 /// How many processes MPI thinks that there could be (MPI-4.1 §11.10.1); it need not say.
 pub(crate) fn universe_size() -> Result<Option<i32>, MpiError> {
     on_mpi_thread();

@@ -10,6 +10,7 @@ use mpi::Threading;
 use mpi::environment;
 use mpi::traits::*;
 
+use super::farewell::{self, is_finalized};
 use super::ffi::{self, Comm};
 use super::spawner::{Health, Spawner};
 use crate::containment::Containment;
@@ -48,14 +49,9 @@ pub(crate) fn facts() -> Option<Facts> {
     Some(Facts { thread_level, containment, manager, universe_size: UNIVERSE_SIZE.get().copied().flatten() })
 }
 
-/// Whether MPI has been finalized in this process.
-pub(crate) fn is_finalized() -> bool {
-    environment::is_finalized()
-}
-
 /// Why an MPI that the host has initialized, or finalized, cannot be used beside it, if so.
 pub(crate) fn why_unfit() -> Option<&'static str> {
-    if environment::is_finalized() {
+    if is_finalized() {
         return Some("MPI was finalized in this process");
     }
     let is_low = environment::is_initialized() && environment::threading_support() < Threading::Multiple;
@@ -125,6 +121,8 @@ impl Runtime {
         if ours {
             ffi::return_errors().map_err(|error| BuildError::Mpi(error.to_string()))?;
             RETURNS_ERRORS.store(true, Ordering::Relaxed);
+        } else {
+            farewell::expect(&doorbell).map_err(|error| BuildError::Mpi(error.to_string()))?;
         }
         // Of an MPI that the host has initialized, neither when nor how is known, nor what it does about errors.
         let prepared = launch::prepared().filter(|_| ours).map(|prepared| prepared.transport.containment);
@@ -157,7 +155,7 @@ impl Runtime {
 
     /// Whether MPI still is what it was at the start: a host may finalize its own at any time.
     pub(crate) fn check(&self) -> Result<(), BuildError> {
-        if environment::is_finalized() { Err(BuildError::Finalized) } else { Ok(()) }
+        if is_finalized() { Err(BuildError::Finalized) } else { Ok(()) }
     }
 
     pub(crate) fn spawner(&self) -> &Comm {
@@ -223,7 +221,7 @@ impl Runtime {
     /// Finalizes MPI if it is ours, and if this MPI comes to an end of that: it is collective over all that is
     /// still connected.
     pub(crate) fn finish(self) {
-        if environment::is_finalized() {
+        if is_finalized() {
             return;
         }
         self.control.ask_no_more();
