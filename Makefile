@@ -7,6 +7,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MPI ?= system
 PROFILE ?= default
+TESTS ?= all()
 SECONDS ?= 300
 WITH_MPI := scripts/with-mpi.sh $(MPI)
 
@@ -27,12 +28,12 @@ run: ## Run examples/jobs.txt, some real work, on workers that the command grows
 	@scripts/setup.sh --build-only $(MPI)
 	$(WITH_MPI) cargo run --release --bin offshoot -- run examples/jobs.txt
 
-test: setup ## Run all tests, those on real MPI too, and the examples in the documentation
-	$(WITH_MPI) cargo nextest run --profile $(PROFILE)
+test: setup ## Run all tests, those on real MPI too, and the examples in the documentation; TESTS=FILTER: fewer
+	$(WITH_MPI) cargo nextest run --profile $(PROFILE) -E '$(TESTS)'
 	$(WITH_MPI) cargo test --doc
 
 spawns: setup ## Run the spawns under difficulties only (tests/mpi_spawn.rs), and the doctor
-	$(WITH_MPI) cargo nextest run --profile $(PROFILE) -E 'binary(mpi_spawn) | binary(mpi_doctor)'
+	$(WITH_MPI) cargo nextest run --profile $(PROFILE) --test mpi_spawn --test mpi_doctor
 
 matrix: ## Try those, and the doctor, on all MPIs, and print a table
 	@scripts/matrix.sh
