@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::ffi::{Comm, Info, MpiError, Port};
+use super::starts::Failed;
 use crate::launch::{Office, Wanted};
 use crate::transport::Doorbell;
 
@@ -55,18 +56,18 @@ impl Birth {
     }
 
     /// Meets it, if it is about to connect.
-    pub(super) fn meet(self, spawner: &Comm, is_coming: bool) -> Result<Comm, String> {
+    pub(super) fn meet(self, spawner: &Comm, is_coming: bool) -> Result<Comm, Failed> {
         if !is_coming {
             return Err(match self.port.close() {
-                Ok(()) => "it ended before it could be met".to_owned(),
-                Err(error) => error.to_string(),
+                Ok(()) => Failed::new("it ended before it could be met"),
+                Err(error) => error.into(),
             });
         }
         let met = Info::new().and_then(|mut info| {
             info.set(c"timeout", MEETING_LIMIT)?;
             spawner.accept(&self.port, &info)
         });
-        let comm = met.map_err(|error| error.to_string())?;
+        let comm = met?;
         if let Err(error) = self.port.close() {
             tracing::debug!("a port could not be closed: {error}");
         }

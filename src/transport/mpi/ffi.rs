@@ -31,7 +31,7 @@ pub(crate) struct MpiError {
 impl MpiError {
     /// Whether it is MPICH's `MPIX_ERR_EAGAIN`: nothing was begun, and another time it may be. Its number differs
     /// between MPICH's own binary interface and the standard's; its text does not.
-    fn is_momentary(&self) -> bool {
+    pub(super) fn is_momentary(&self) -> bool {
         self.text.contains("(EAGAIN)")
     }
 }

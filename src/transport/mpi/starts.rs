@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 
 use super::Runtime;
 use super::birth::Birth;
-use super::ffi::Comm;
+use super::ffi::{Comm, MpiError};
 use super::places::Places;
 use super::spawner::{Outcome, Wanted};
 use super::words::failure;
@@ -33,6 +33,10 @@ use crate::wire::control::{Ended, How, Ticket, Watch};
 
 /// How long a guard has, once MPI has found its worker dead, to say how it died.
 pub(super) const GUARD_PATIENCE: Duration = Duration::from_millis(100);
+/// How long it has where the machine may be too busy for MPI.
+const BUSY_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a start is tried again after a failure that need not last.
+const TRIES_MAX: u32 = 3;
 /// How much longer than a worker may take a spawn may, in which a guard ends that worker and stands in for it.
 const SPAWN_GRACE: Duration = Duration::from_secs(5);
 /// So many workers start at once, where each is met when it has come so far. More would only take each other's processor.
@@ -76,7 +80,7 @@ pub(super) struct Starts {
     terms: Terms,
     pub(super) places: Places,
     /// Those whose turn has not come.
-    waiting: VecDeque<(WorkerId, Program)>,
+    waiting: VecDeque<Order>,
     begun: FxHashMap<WorkerId, Begun>,
     tickets: FxHashMap<Ticket, WorkerId>,
     outcomes: Receiver<Outcome>,
@@ -84,8 +88,17 @@ pub(super) struct Starts {
     notify: Sender<(Ticket, Notice)>,
 }
 
+/// A worker that is to be started.
+struct Order {
+    worker: WorkerId,
+    program: Program,
+    /// How often that was tried in vain, for no reason that would last.
+    tries: u32,
+}
+
 struct Begun {
     program: Program,
+    tries: u32,
     ticket: Ticket,
     wanted: Wanted,
     bell: Option<WorkerBell>,
@@ -101,7 +114,32 @@ enum Stage {
     /// `MPI_Comm_spawn` was called for it, or is about to be.
     Call,
     /// The call has failed, then and for this reason. Its guard may know a better one.
-    Failed(String, Instant),
+    Failed(Failed, Instant),
+}
+
+/// What a call said that has failed.
+pub(super) struct Failed {
+    reason: String,
+    /// Whether another call may fare better.
+    is_momentary: bool,
+}
+
+impl Failed {
+    pub(super) fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_momentary: false }
+    }
+
+    /// How long the guard has to say more. Where the library only could not send for a moment, the worker may be dying, or
+    /// the machine is busy.
+    fn patience(&self) -> Duration {
+        if self.is_momentary { BUSY_PATIENCE } else { GUARD_PATIENCE }
+    }
+}
+
+impl From<MpiError> for Failed {
+    fn from(error: MpiError) -> Self {
+        Self { reason: error.to_string(), is_momentary: error.is_momentary() }
+    }
 }
 
 /// How far the beginning of a start has come.
@@ -134,7 +172,7 @@ impl Starts {
     }
 
     pub(super) fn order(&mut self, worker: WorkerId, program: &Program) {
-        self.waiting.push_back((worker, program.clone()));
+        self.waiting.push_back(Order { worker, program: program.clone(), tries: 0 });
     }
 
     /// Whether more has to be done that nobody rings for.
@@ -153,12 +191,12 @@ impl Starts {
         let is_ahead = |(_, begun): &(&WorkerId, &Begun)| matches!(begun.stage, Stage::Ordered(_));
         let ahead: Vec<WorkerId> = self.begun.iter().filter(is_ahead).map(|(&worker, _)| worker).collect();
         ahead.iter().for_each(|&worker| self.abandon(worker));
-        self.waiting.drain(..).map(|(worker, _)| worker).chain(ahead).collect()
+        self.waiting.drain(..).map(|order| order.worker).chain(ahead).collect()
     }
 
     /// Nobody wants this worker any more.
     pub(super) fn abandon(&mut self, worker: WorkerId) {
-        self.waiting.retain(|(waiting, _)| *waiting != worker);
+        self.waiting.retain(|order| order.worker != worker);
         let Some(begun) = self.begun.get_mut(&worker) else { return };
         self.runtime.control().kill(begun.ticket);
         match begun.stage {
@@ -190,16 +228,17 @@ impl Starts {
     /// Does what there is to do, and begins what may be begun, if the rest of the pool is calm enough for that.
     pub(super) fn advance(&mut self, is_calm: bool, births: &mut Vec<Newborn>) {
         while let Ok(Outcome { worker, spawned }) = self.outcomes.try_recv() {
-            self.take(worker, spawned.map(|comm| comm.take()), births);
+            self.take(worker, spawned.map(|comm| comm.take()).map_err(Failed::new), births);
         }
         self.give_up_failed(births);
         self.meet_next(births);
         self.look_at_spawner(births);
         while is_calm
             && self.has_room()
-            && let Some((worker, program)) = self.waiting.pop_front()
+            && let Some(order) = self.waiting.pop_front()
         {
-            match self.begin(worker, program, births) {
+            let worker = order.worker;
+            match self.begin(order, births) {
                 // The workers that run are served between two calls.
                 Ok(Progress::Called) => break,
                 Ok(Progress::UnderWay) => {}
@@ -227,8 +266,7 @@ impl Starts {
     /// Begins the start of one worker.
     fn begin(
         &mut self,
-        worker: WorkerId,
-        program: Program,
+        Order { worker, program, tries }: Order,
         births: &mut Vec<Newborn>,
     ) -> Result<Progress, SpawnFailure> {
         let refused = |finding: Finding| SpawnFailure::new(SpawnCause::Executable, finding.to_string());
@@ -273,7 +311,7 @@ impl Starts {
             None => Stage::Call,
         };
         let is_to_call = matches!(stage, Stage::Call);
-        let begun = Begun { program, ticket, wanted, bell, stage, end: None, is_abandoned: false };
+        let begun = Begun { program, tries, ticket, wanted, bell, stage, end: None, is_abandoned: false };
         self.tickets.insert(ticket, worker);
         self.begun.insert(worker, begun);
         if !is_to_call {
@@ -319,15 +357,15 @@ impl Starts {
         let spawn = || begun.wanted.spawn_from(self.runtime.spawner());
         let spawned = self.runtime.pulse().during(Call::Spawn, limit, spawn);
         self.runtime.control().note_spawned(begun.ticket, spawned.is_ok());
-        self.take(worker, spawned.map_err(|error| error.to_string()), births);
+        self.take(worker, spawned.map_err(Failed::from), births);
     }
 
     /// A call has returned.
-    fn take(&mut self, worker: WorkerId, spawned: Result<Comm, String>, births: &mut Vec<Newborn>) {
+    fn take(&mut self, worker: WorkerId, spawned: Result<Comm, Failed>, births: &mut Vec<Newborn>) {
         let spawned = spawned.and_then(|comm| match comm.remote_size() {
             Ok(1) => Ok(comm),
-            Ok(size) => Err(format!("one worker was asked for, and {size} came")),
-            Err(error) => Err(error.to_string()),
+            Ok(size) => Err(Failed::new(format!("one worker was asked for, and {size} came"))),
+            Err(error) => Err(error.into()),
         });
         let begun = self.begun.get_mut(&worker);
         match (spawned, begun) {
@@ -345,11 +383,11 @@ impl Starts {
                 self.places.note_start(worker, true);
                 births.push(Newborn::Come { worker, comm, ticket, bell, end });
             }
-            (Err(reason), Some(begun)) => match begun.end.take() {
-                Some(end) => self.fail(worker, Some(end), SpawnCause::Mpi, reason, births),
+            (Err(failed), Some(begun)) => match begun.end.take() {
+                Some(end) => self.fail(worker, Some(end), SpawnCause::Mpi, failed.reason, births),
                 // The worker may have died: then MPI has noticed it, or was told by the answer in its place, perhaps
                 // before its guard's last word is here.
-                None => begun.stage = Stage::Failed(reason, Instant::now()),
+                None => begun.stage = Stage::Failed(failed, Instant::now()),
             },
         }
     }
@@ -357,14 +395,30 @@ impl Starts {
     /// Gives up those whose guards have had their time.
     fn give_up_failed(&mut self, births: &mut Vec<Newborn>) {
         let over = |(worker, begun): (&WorkerId, &Begun)| match &begun.stage {
-            Stage::Failed(reason, since) if since.elapsed() > GUARD_PATIENCE => {
-                Some((*worker, reason.clone()))
+            Stage::Failed(failed, since) if since.elapsed() > failed.patience() => {
+                Some((*worker, failed.reason.clone(), failed.is_momentary && begun.tries < TRIES_MAX))
             }
             Stage::Failed(..) | Stage::Ordered(_) | Stage::Call => None,
         };
         let over: Vec<_> = self.begun.iter().filter_map(over).collect();
-        for (worker, reason) in over {
-            self.fail(worker, None, SpawnCause::Mpi, reason, births);
+        for (worker, reason, is_to_try_again) in over {
+            if is_to_try_again {
+                tracing::debug!("a worker is started again: {reason}");
+                self.try_again(worker);
+            } else {
+                self.fail(worker, None, SpawnCause::Mpi, reason, births);
+            }
+        }
+    }
+
+    /// Starts it once more, before all others, unless nobody wants it any more.
+    fn try_again(&mut self, worker: WorkerId) {
+        let Some(Begun { program, tries, ticket, is_abandoned, .. }) = self.forget(worker) else { return };
+        self.runtime.control().kill(ticket);
+        self.places.note_start(worker, false);
+        self.places.release(worker);
+        if !is_abandoned {
+            self.waiting.push_front(Order { worker, program, tries: tries + 1 });
         }
     }
 
@@ -396,7 +450,12 @@ impl Starts {
         reason: String,
         births: &mut Vec<Newborn>,
     ) {
-        let Some(Begun { program, ticket, is_abandoned, .. }) = self.forget(worker) else { return };
+        // MPI has not heard the worker, which is nobody's fault: the next may fare better, for as long as the pool waits for
+        // it.
+        if let Some((Ended { how: How::Jammed, .. }, _)) = end {
+            return self.try_again(worker);
+        }
+        let Some(Begun { ticket, is_abandoned, .. }) = self.forget(worker) else { return };
         self.runtime.control().kill(ticket);
         self.places.note_start(worker, false);
         self.places.release(worker);
@@ -404,11 +463,6 @@ impl Starts {
             return;
         }
         let failure = match end {
-            // MPI has not heard the worker, which is nobody's fault: the next may fare better, for as long as the pool
-            // waits for it.
-            Some((Ended { how: How::Jammed, .. }, _)) => {
-                return self.waiting.push_front((worker, program));
-            }
             Some((ended, at)) => failure(&ended, at.as_ref()),
             None => SpawnFailure::new(cause, reason),
         };
