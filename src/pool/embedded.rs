@@ -123,4 +123,4 @@ impl Turnable for Beside {
 
 /// Why a pool has ended whose MPI is gone.
 const FINALIZED: &str =
-    "the host has finalized MPI while the pool lived; drop a pool before that, or build it with `isolated()`";
+    "the host finalizes MPI while the pool lives; drop a pool before that, or build it with `isolated()`";
