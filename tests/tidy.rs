@@ -40,6 +40,7 @@ const UNSAFE: &[&str] = &[
     "src/process.rs",
     "src/process/sealed.rs",
     "src/transport/mpi/ffi.rs",
+    "src/transport/mpi/pmix.rs",
     "src/wire/bulk.rs",
     "bin/bench/raw.rs",
 ];

@@ -2,9 +2,9 @@
 //!
 //! `runtime` owns MPI in this process, `host` is the driver's end, `worker` the worker's, `traffic` what both do with
 //! messages. `starts` has workers started: by calls of its own, of `spawner`, the thread for that, or, where the process
-//! manager is ours, in the steps of `birth`; `places` knows which
-//! worker is on which host, `words` what to say of one that has ended; `farewell` meets the end of an MPI that is the host's. `ffi` has the checked calls, and is the only file that
-//! names `mpi::ffi`.
+//! manager is ours, in the steps of `birth`; `places` knows which worker is on which host, `words` what to say of one that
+//! has ended; `farewell` meets the end of an MPI that is the host's. `ffi` has the checked calls, and is the only file that
+//! names `mpi::ffi`; `pmix` has what MPI has no call for.
 //!
 //! Nothing here uses `COMM_WORLD`, and no receive blocks: messages are probed for, received into
 //! buffers of our own, and tested.
@@ -14,6 +14,7 @@ mod farewell;
 mod ffi;
 mod host;
 mod places;
+mod pmix;
 mod runtime;
 mod spawner;
 mod starts;

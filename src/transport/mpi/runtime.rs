@@ -12,6 +12,7 @@ use mpi::traits::*;
 
 use super::farewell::{self, is_finalized};
 use super::ffi::{self, Comm};
+use super::pmix;
 use super::spawner::{Health, Spawner};
 use crate::containment::Containment;
 use crate::error::BuildError;
@@ -258,7 +259,7 @@ fn answer_for_the_dead(port: &str) {
         let name = CString::new(name).map_err(|error| error.to_string());
         let published = name.and_then(|name| match text {
             Some(text) => ffi::publish(&name, text).map_err(|error| error.to_string()),
-            None => ffi::publish_byte(&name),
+            None => pmix::publish_byte(&name),
         });
         if let Err(error) = published {
             // The worker may have given this one itself before it died, and died over the next.
@@ -323,7 +324,7 @@ fn initialize(level: Threading) -> bool {
             // Dropping it would disconnect the parent and finalize, even while unwinding.
             let is_alone = universe.world().size() == 1;
             std::mem::forget(universe);
-            if launch::launcher_ends_process() && !ffi::outlive_launcher() {
+            if launch::launcher_ends_process() && !pmix::outlive_launcher() {
                 tracing::warn!("the end of the MPI's launcher will end this process");
             }
             if is_alone {
