@@ -233,15 +233,18 @@ pub(crate) struct Farewell {
 pub(crate) enum Release {
     /// The guard initializes MPI in the worker's place.
     StandIn,
-    /// The host itself answers in the worker's place, with what is no answer, and the spawn fails. They meet by
-    /// publishing names, one after the other: the worker's are what stands in the environment variable `port`, and
-    /// each of `suffixes`, with a text; and of `numbers`, where it takes bytes and nothing else for the text of a number.
-    Answer {
-        port: &'static str,
-        suffixes: &'static [&'static str],
-        answer: &'static CStr,
-        numbers: &'static [&'static str],
-    },
+    /// The host itself answers in the worker's place. They meet by publishing names, one after the other: the worker's
+    /// are what stands in the environment variable `port`, and the first part of each of `answers`.
+    Answer { port: &'static str, answers: &'static [(&'static str, Answer)] },
+}
+
+/// What a worker could have published under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Through `MPI_Publish_name`.
+    Text(&'static CStr),
+    /// Through `PMIx_Publish`.
+    Bytes(&'static [u8]),
 }
 
 impl Family {

@@ -34,6 +34,7 @@ mod transport;
 pub(crate) use daemons::{Launchers, end_daemons, has_ended, launcher_ends_process};
 pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
+pub(crate) use family::Answer;
 pub(crate) use hosts::own_name;
 pub(crate) use installation::has_two_mpis;
 pub(crate) use isolated::{parent_environment, remove_daemons_folders};

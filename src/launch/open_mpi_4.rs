@@ -4,11 +4,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::family::{
-    Agent, Family, Farewell, Launcher, OfJob, OwnManager, Placement, Release, Scratch, Setting, Survivable,
-    Value, When,
+    Agent, Answer, Family, Farewell, Launcher, OfJob, OwnManager, Placement, Release, Scratch, Setting,
+    Survivable, Value, When,
 };
 use super::installation::Installation;
 use crate::wire::flow::Flow;
+
+/// One integer, as Open MPI 4 packs those that it publishes (`opal_dss_pack`): how many, of 32 bits, and that it is 1. No
+/// communicator that is to be made gets a number below, and where a question is asked, it is yes.
+const ONE: &[u8] = &[0, 0, 0, 1, 9, 0, 0, 0, 1];
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 4",
@@ -101,23 +105,22 @@ pub(super) const FAMILY: Family = Family {
         }),
     }),
     containment: "the guard, with `orte_enable_recovery`",
-    gap: |_| {
-        Some(
-            "a worker that dies in the milliseconds in which it and this process connect may leave MPI_Comm_spawn waiting \
-             for ten minutes: meanwhile this process can spawn no other, and tasks fail when no worker is left",
-        )
-    },
+    gap: |_| None,
     farewell: Farewell { finalizes_after_loss: true },
     // `orted` knows a process no more whose last connection is gone, so that from a few milliseconds after it has
     // begun with `MPI_Init` nobody can stand in for it ("Server not available"). The host waits in `PMIx_Lookup`
-    // for the name of the worker; what is none makes the spawn fail, and hurts nothing. So it does for three more, which are
-    // about the number of their communicator. There it looks for bytes without a look at what it has got: a text would
-    // crash it, and one byte is too short for a number.
+    // for the name of the worker; what is none makes the spawn fail, and hurts nothing. Later it looks for three numbers: the
+    // greatest of the communicators' numbers that either side has free, whether the other side has that free too, and
+    // whether it has made it. An error there does not end the spawn, it begins anew with other names, for ever; so it gets
+    // what a worker would say, and returns with a communicator of which the other side is gone.
     release: Release::Answer {
         port: "OMPI_PARENT_PORT",
-        suffixes: &[":connect"],
-        answer: c"nobody",
-        numbers: &[":nextcid:send:0", ":nextcid:send:1", ":activate:send:0"],
+        answers: &[
+            (":connect", Answer::Text(c"nobody")),
+            (":nextcid:send:0", Answer::Bytes(ONE)),
+            (":nextcid:send:1", Answer::Bytes(ONE)),
+            (":activate:send:0", Answer::Bytes(ONE)),
+        ],
     },
     // If its child is gone before it has seen the worker's connection close, `orted` closes that without forgetting
     // the descriptor's number: a worker that gets it later is not heard, and waits for ever in `MPI_Init` (4.1.4 with

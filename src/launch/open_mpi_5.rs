@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use super::family::{
-    Family, Farewell, Launcher, OwnManager, Placement, Release, Scratch, Setting, Survivable, Value, When,
+    Answer, Family, Farewell, Launcher, OwnManager, Placement, Release, Scratch, Setting, Survivable, Value,
+    When,
 };
+
+/// All processes of a job, and no number of them.
+const NOBODY: Answer = Answer::Text(c"nobody.*");
 
 pub(super) const FAMILY: Family = Family {
     name: "Open MPI 5",
@@ -128,9 +132,12 @@ pub(super) const FAMILY: Family = Family {
     // this text.
     release: Release::Answer {
         port: "OMPI_PARENT_PORT",
-        suffixes: &[":connect", ":nextcid:send:0", ":nextcid:send:1", ":activate:send:0"],
-        answer: c"nobody.*",
-        numbers: &[],
+        answers: &[
+            (":connect", NOBODY),
+            (":nextcid:send:0", NOBODY),
+            (":nextcid:send:1", NOBODY),
+            (":activate:send:0", NOBODY),
+        ],
     },
     needs_burial: false,
     // The connection of a worker that has just begun is taken in by any later call, from within which MPI asks PMIx who that

@@ -1,13 +1,13 @@
 //! The environment of this process, made ready for MPI while nobody else can read it.
 
 use std::env;
-use std::ffi::{CStr, OsStr};
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::decoy::{self, Plan};
-use super::family::{Family, Release, Setting, Value, When};
+use super::family::{Answer, Family, Release, Setting, Value, When};
 use super::installation::{self, Installation};
 use super::manager::{self, Choice, ProcessManager};
 use super::preflight::Job;
@@ -212,24 +212,13 @@ pub(crate) fn jam_limit() -> Option<Duration> {
 }
 
 /// Under which names, and what, is to be published so that the spawn fails that waits at a port.
-pub(crate) fn answers_of_nobody(port: &str) -> Option<Answers> {
-    let named = |suffixes: &[&str]| suffixes.iter().map(|suffix| format!("{port}{suffix}")).collect();
+pub(crate) fn answers_of_nobody(port: &str) -> Option<Vec<(String, Answer)>> {
     match prepared()?.family?.release {
         Release::StandIn => None,
-        Release::Answer { suffixes, answer, numbers, .. } => {
-            Some(Answers { names: named(suffixes), answer, numbers: named(numbers) })
+        Release::Answer { answers, .. } => {
+            Some(answers.iter().map(|(suffix, answer)| (format!("{port}{suffix}"), *answer)).collect())
         }
     }
-}
-
-/// What makes a spawn fail that waits for an answer of a worker that is dead.
-#[derive(Debug)]
-pub(crate) struct Answers {
-    /// Under these names it looks for a text.
-    pub(crate) names: Vec<String>,
-    pub(crate) answer: &'static CStr,
-    /// Under these for the bytes of a number.
-    pub(crate) numbers: Vec<String>,
 }
 
 /// Who is to start the workers of a pool, in a process whose MPI has not been initialized.

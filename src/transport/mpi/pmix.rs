@@ -50,9 +50,9 @@ fn pmix_function(name: &CStr) -> *mut c_void {
     }
 }
 
-/// Publishes one byte under a name, which MPI cannot: `MPI_Publish_name` knows texts. Called beside the MPI thread, as
+/// Publishes bytes under a name, which MPI cannot: `MPI_Publish_name` knows texts. Called beside the MPI thread, as
 /// `publish` is.
-pub(crate) fn publish_byte(name: &CStr) -> Result<(), String> {
+pub(crate) fn publish_bytes(name: &CStr, bytes: &[u8]) -> Result<(), String> {
     type Publish = unsafe extern "C" fn(*const PmixInfo, usize) -> c_int;
     let publish = pmix_function(c"PMIx_Publish");
     if publish.is_null() {
@@ -64,8 +64,7 @@ pub(crate) fn publish_byte(name: &CStr) -> Result<(), String> {
     if name.len() == PMIX_KEY_BYTES {
         return Err("the name is too long".to_owned());
     }
-    let byte = 0_u8;
-    let value = PmixValue { kind: PMIX_BYTE_OBJECT, bytes: &raw const byte, length: 1, _rest: 0 };
+    let value = PmixValue { kind: PMIX_BYTE_OBJECT, bytes: bytes.as_ptr(), length: bytes.len(), _rest: 0 };
     let info = PmixInfo { key, flags: 0, value };
     // SAFETY: the PMIx standard (4.1, §6.2) gives the function of this name this signature. It only reads what it is given,
     // and returns when that is published. MPI has initialized PMIx, which allows any thread to call it.

@@ -16,7 +16,7 @@ use super::pmix;
 use super::spawner::{Health, Spawner};
 use crate::containment::Containment;
 use crate::error::BuildError;
-use crate::launch::{self, Decoy, Launchers, Manager, Office, ProcessManager};
+use crate::launch::{self, Answer, Decoy, Launchers, Manager, Office, ProcessManager};
 use crate::process;
 use crate::transport::bells::{Bells, Pair};
 use crate::transport::control::{Aid, Control};
@@ -253,13 +253,11 @@ impl Runtime {
 /// thread, which is in that spawn.
 fn answer_for_the_dead(port: &str) {
     let Some(answers) = launch::answers_of_nobody(port) else { return };
-    let texts = answers.names.into_iter().map(|name| (name, Some(answers.answer)));
-    let numbers = answers.numbers.into_iter().map(|name| (name, None));
-    for (name, text) in texts.chain(numbers) {
+    for (name, answer) in answers {
         let name = CString::new(name).map_err(|error| error.to_string());
-        let published = name.and_then(|name| match text {
-            Some(text) => ffi::publish(&name, text).map_err(|error| error.to_string()),
-            None => pmix::publish_byte(&name),
+        let published = name.and_then(|name| match answer {
+            Answer::Text(text) => ffi::publish(&name, text).map_err(|error| error.to_string()),
+            Answer::Bytes(bytes) => pmix::publish_bytes(&name, bytes),
         });
         if let Err(error) = published {
             // The worker may have given this one itself before it died, and died over the next.

@@ -3,7 +3,7 @@
 //!
 //! All spawns of a process go through it, one after the other. A call that does not return costs the spawns only: it is
 //! given up, those behind it fail until it does return, the workers that are there go on, and the process ends without
-//! `MPI_Finalize` if it is still in there. (What Open MPI 4.1 waits for in vain it waits for ten minutes.)
+//! `MPI_Finalize` if it is still in there.
 
 use std::cell::RefCell;
 use std::ffi::CString;
