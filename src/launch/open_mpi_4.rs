@@ -105,7 +105,12 @@ pub(super) const FAMILY: Family = Family {
         }),
     }),
     containment: "the guard, with `orte_enable_recovery`",
-    gap: |_| None,
+    gap: |_| {
+        Some(
+            "a worker that dies in the milliseconds in which it initializes MPI may, rarely, leave MPI_Comm_spawn waiting \
+             for ever: meanwhile this process can spawn no other, and tasks fail when no worker is left",
+        )
+    },
     farewell: Farewell { finalizes_after_loss: true },
     // `orted` knows a process no more whose last connection is gone, so that from a few milliseconds after it has
     // begun with `MPI_Init` nobody can stand in for it ("Server not available"). The host waits in `PMIx_Lookup`

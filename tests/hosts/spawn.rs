@@ -61,8 +61,8 @@ pub(crate) fn sigsegv_before_mpi_init() -> anyhow::Result<()> {
     refused(shell("kill -SEGV $$"), SpawnCause::Ended, &["SIGSEGV", "before it initialized MPI"])
 }
 
-/// A worker that dies so many microseconds after it has begun with `MPI_Init`. In the few moments in which host and worker
-/// connect nobody can answer for it with hydra: then the whole MPI thread is given up.
+/// A worker that dies so many microseconds after it has begun with `MPI_Init`. In the few moments in which host
+/// and worker connect nobody can answer for it, on Open MPI 4.1: then the whole MPI thread is given up.
 pub(crate) fn abort_in_mpi_init() -> anyhow::Result<()> {
     let after = env::args().nth(2).context("name a number of microseconds")?;
     let pool =
@@ -82,7 +82,7 @@ pub(crate) fn abort_in_mpi_init() -> anyhow::Result<()> {
         TaskError::SpawnFailed { cause: SpawnCause::NoWorker, .. } => {}
         TaskError::PoolFailed { reason, .. } => {
             ensure!(reason.contains("MPI_Comm_spawn was given up"), "{reason}");
-            ensure!(!is_open_mpi(), "the host can answer for it at any time: {reason}");
+            ensure!(!is_open_mpi_5(), "the host can answer for it at any time: {reason}");
             ensure!(after.parse::<u32>()? >= 30_000, "it cannot have come so far: {reason}");
         }
         other => bail!(other),
@@ -436,10 +436,6 @@ fn without_launcher(signal: Signal) -> anyhow::Result<()> {
         other => bail!(other),
     }
     Ok(())
-}
-
-fn is_open_mpi() -> bool {
-    library_version().is_ok_and(|version| version.starts_with("Open MPI v"))
 }
 
 fn is_open_mpi_5() -> bool {
