@@ -380,15 +380,18 @@ pub(crate) fn the_main_thread_waits_in_a_collective() -> anyhow::Result<()> {
         initialize_with_threading(Threading::Multiple).context("MPI was initialized before")?;
     let world = universe.world();
     if world.rank() == 1 {
+        world.barrier();
         thread::sleep(long);
         world.barrier();
         return Ok(());
     }
-    let begun = Instant::now();
     let pool = Pool::builder().workers(1..=1).build()?;
     ensure!(pool.stats().isolation() == Isolation::Isolated, "{:?}", pool.stats());
     ensure!(pool.stats().isolation_reason().contains("rank of a job"), "{:?}", pool.stats());
-    let submitting = pool.clone();
+    ensure!(result(pool.submit(double(1))?)? == 2);
+    // The other rank begins to sleep.
+    world.barrier();
+    let (begun, submitting) = (Instant::now(), pool.clone());
     let worker = thread::spawn(move || -> anyhow::Result<(i64, Duration)> {
         let (mut count, mut longest) = (0, Duration::ZERO);
         // Until shortly before the other rank comes.
