@@ -152,6 +152,11 @@ impl TaskError {
         self.subject().ok()?.place.as_ref().map(|place| place.worker)
     }
 
+    /// A task of a pool that is another process's.
+    pub(crate) fn forked(origin: Origin) -> Self {
+        Self::PoolFailed { origin, reason: RejectReason::Forked.to_string().into() }
+    }
+
     /// What the error is about: a task with its origin, or the bare task where only a handle is concerned.
     fn subject(&self) -> Result<&Origin, TaskId> {
         match self {
@@ -323,6 +328,12 @@ pub enum RejectReason {
         /// Why it is closed.
         reason: Arc<str>,
     },
+    /// This process is a child that was forked from the pool's.
+    #[error(
+        "this process was forked from the one that the pool belongs to, and only that can use it: build another pool here, \
+         with `isolated()`"
+    )]
+    Forked,
     /// The arguments could not be encoded.
     #[error("its arguments {reason}")]
     Arguments {
@@ -373,6 +384,12 @@ pub enum BuildError {
          its MPI in another process"
     )]
     Finalized,
+    /// This process is a child that was forked from one with an MPI, which cannot be used here.
+    #[error(
+        "this process was forked from one that has initialized MPI, which is of no use here: build the pool with `isolated()`, \
+         which has its MPI in another process"
+    )]
+    Forked,
     /// This machine, or the MPI on it, lacks what spawning needs. MPI was not initialized.
     #[error("workers cannot be spawned here: {0} (`offshoot doctor` shows all checks)")]
     Preflight(Finding),

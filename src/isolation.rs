@@ -15,7 +15,8 @@ use serde::Serialize;
 #[non_exhaustive]
 pub enum Isolation {
     /// Embedded where that is safe, isolated where it is not: in a process that has loaded two MPIs, that is a rank of a
-    /// job of several, or whose MPI was initialized below `MPI_THREAD_MULTIPLE` or finalized. The default.
+    /// job of several, whose MPI was initialized below `MPI_THREAD_MULTIPLE` or finalized, or that was forked from one with an
+    /// MPI. The default.
     #[default]
     Auto,
     /// In this process: one thread of it makes the MPI calls.

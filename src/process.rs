@@ -12,8 +12,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::ptr::{self, NonNull};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 mod sealed;
@@ -28,6 +28,7 @@ static ORIGINAL: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
 /// If the process has more than one thread: it is to be changed next.
 pub(crate) fn remember_environment() {
     assert_single_thread();
+    forks();
     ORIGINAL.get_or_init(|| env::vars_os().collect());
 }
 
@@ -667,20 +668,38 @@ pub(crate) fn keep_descriptors_to_ourselves() {
     unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, flags) };
 }
 
-static AT_EXIT: OnceLock<fn()> = OnceLock::new();
+/// How often this process has been forked off since somebody first asked. Whoever remembers the number knows later whether
+/// it is in a child that has its memory, and none of its threads.
+pub(crate) fn forks() -> u32 {
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+    static WATCHED: Once = Once::new();
+    extern "C" fn count() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    WATCHED.call_once(|| {
+        // SAFETY: `count` lives as long as the process, and does what a child may do: it changes a number.
+        let refused = unsafe { libc::pthread_atfork(None, None, Some(count)) };
+        assert_eq!(refused, 0, "the C library has memory for one more");
+    });
+    FORKS.load(Ordering::Relaxed)
+}
 
-/// Has `action` called when the process ends through `exit` or a return from `main`. Once per process.
+/// What is to be done at the end of the process, in the order in which it was registered.
+static AT_EXIT: Mutex<Vec<fn()>> = Mutex::new(Vec::new());
+
+/// Has `action` called when the process ends through `exit` or a return from `main`, the last one first.
 ///
-/// Register it after `MPI_Init`: such functions run in reverse order, so it comes before those that MPI
-/// and its network libraries registered, and may still use MPI.
+/// What uses MPI is registered after `MPI_Init`, so that it comes before what MPI and its network libraries have registered.
 pub(crate) fn at_exit(action: fn()) {
     extern "C" fn run() {
-        if let Some(action) = AT_EXIT.get() {
+        let action = AT_EXIT.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(action) = action {
             // Unwinding must not reach C.
             let _ = std::panic::catch_unwind(action);
         }
     }
-    AT_EXIT.set(action).expect("at_exit is for one action");
+    let mut actions = AT_EXIT.lock().unwrap_or_else(PoisonError::into_inner);
+    actions.push(action);
     // SAFETY: `run` is a plain function that lives as long as the process.
     let refused = unsafe { libc::atexit(run) };
     assert_eq!(refused, 0, "the C library has room for 32 exit functions at least");

@@ -47,6 +47,8 @@ scenarios! {
     shutdown_finishes_everything;
     shutdown_now_finishes_what_runs;
     exits_with_a_live_pool.code(7);
+    the_host_forks;
+    a_child_has_a_pool_of_its_own;
     panics_with_a_live_pool.code(101);
     without_init;
 
@@ -110,6 +112,34 @@ fn containment_is_what_was_chosen() {
     }
 }
 
+/// What workers wrote is there when the host has ended, however early it did.
+fn writes_until_its_end(isolation: &str) {
+    let ending = Scenario::new("exits_when_an_answer_is_there").env("OFFSHOOT_ISOLATION", isolation);
+    let said = ending.code(7).run();
+    let lines = said.lines().enumerate().filter(|(number, line)| *line == format!("line {number}"));
+    assert_eq!(lines.count(), 2000, "{said}");
+}
+
+#[test]
+fn an_embedded_host_exits_when_an_answer_is_there() {
+    writes_until_its_end("embedded");
+}
+
+#[test]
+fn an_isolated_host_exits_when_an_answer_is_there() {
+    writes_until_its_end("isolated");
+}
+
+/// The child ends two seconds later, when it has seen that the worker has.
+#[test]
+fn a_host_with_a_child_is_killed() {
+    for isolation in ["embedded", "isolated"] {
+        let host = Scenario::new("a_host_with_a_child_is_killed").env("OFFSHOOT_ISOLATION", isolation);
+        let said = host.any_code().patience(4).run();
+        assert!(said.contains("it is gone"), "{isolation}: {said}");
+    }
+}
+
 /// By payload: whole frames, what an MPI sends eagerly and what by rendezvous, frames in chunks.
 #[test]
 fn workers_die_in_mid_transfer_of_kilobytes() {
@@ -156,6 +186,8 @@ fn every_scenario_is_run() {
         "containment_is_what_was_chosen",
         "workers_die_in_mid_transfer",
         "lines_come_to_the_hosts_own_streams",
+        "exits_when_an_answer_is_there",
+        "a_host_with_a_child_is_killed",
         "ends",
         "hangs",
         "leaves_a_process_behind",
@@ -165,7 +197,7 @@ fn every_scenario_is_run() {
     let others = listed
         .lines()
         .filter_map(|line| line.split_once(": "))
-        .filter(|(module, _)| !["spawn", "isolated", "elsewhere", "soak"].contains(module));
+        .filter(|(module, _)| !["spawn", "isolated", "two_mpis", "elsewhere", "soak"].contains(module));
     let mut there: Vec<_> = others.map(|(_, name)| name).collect();
     here.sort_unstable();
     there.sort_unstable();

@@ -43,6 +43,8 @@ const UNSAFE: &[&str] = &[
     "src/transport/mpi/pmix.rs",
     "src/wire/bulk.rs",
     "bin/bench/raw.rs",
+    "tests/hosts/forks.rs",
+    "tests/hosts/two_mpis.rs",
 ];
 
 /// What the core must not know: everything that is not the same the second time.

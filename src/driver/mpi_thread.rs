@@ -46,6 +46,10 @@ impl MpiThread {
     /// The MPI thread, started if it is not there yet, which `MPI_Init` may take so long for, with this process
     /// manager.
     pub(crate) fn get(init_timeout: Duration, manager: ProcessManager) -> Result<Self, BuildError> {
+        // Asked first: the lock may be held by a thread that did not come along.
+        if is_of_another_process() {
+            return Err(BuildError::Forked);
+        }
         let mut started = MPI_THREAD.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(result) = &*started {
             let thread = result.clone()?;
@@ -168,12 +172,17 @@ fn end(ending: Ending, runtime: Rc<Runtime>) {
 /// The process that has the MPI thread.
 static STARTED_IN: AtomicU32 = AtomicU32::new(0);
 
+/// Whether this process is a child that was forked from the one that has the MPI thread.
+pub(crate) fn is_of_another_process() -> bool {
+    ![0, std::process::id()].contains(&STARTED_IN.load(Ordering::Relaxed))
+}
+
 static ENDED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
 /// Runs at the end of the process, on the thread that ends it. Thread-locals are gone by then.
 fn finish() {
-    // A child that the host forked has no MPI thread, and is no business of ours.
-    if STARTED_IN.load(Ordering::Relaxed) != std::process::id() {
+    // Its end is no business of ours.
+    if is_of_another_process() {
         return;
     }
     let Some(Ok(thread)) = &*MPI_THREAD.lock().unwrap_or_else(PoisonError::into_inner) else { return };

@@ -90,8 +90,8 @@ fn linger(parent: &mut Parent, order: Option<&PipeReader>) {
     let mut is_known = false;
     while Instant::now() < until {
         let look = Instant::now() + LINGER_STEP;
-        let watched = [parent.fd(), None, None, None, None, order.map(AsFd::as_fd)];
-        let [from_parent, .., is_ordered] = sleep(watched, Some(until.min(look)));
+        let watched = [parent.fd(), order.map(AsFd::as_fd)];
+        let [from_parent, is_ordered] = sleep(watched, Some(until.min(look)));
         if is_ordered || parent.is_dead() {
             return;
         }
@@ -141,8 +141,8 @@ fn attend(parent: &mut Parent, child: &mut Child, order: Option<&PipeReader>) {
         let until = deadlines.chain(look).min();
         let [stdout, stderr] = child.outlet.watched(now);
         let order = order.filter(|_| !child.is_killed()).map(AsFd::as_fd);
-        let watched = [parent.fd(), child.news(), stdout, stderr, Some(child.end()), order];
-        let [from_parent, news, stdout, stderr, ended, is_ordered] = sleep(watched, until);
+        let watched = [parent.fd(), parent.end(), child.news(), stdout, stderr, Some(child.end()), order];
+        let [from_parent, no_parent, news, stdout, stderr, ended, is_ordered] = sleep(watched, until);
         let now = Instant::now();
         for which in [stdout, stderr].into_iter().enumerate().filter_map(|(which, any)| any.then_some(which))
         {
@@ -170,6 +170,9 @@ fn attend(parent: &mut Parent, child: &mut Child, order: Option<&PipeReader>) {
                 }
             }
         }
+        if no_parent {
+            parent.note_end();
+        }
         if ended {
             return;
         }
@@ -177,7 +180,7 @@ fn attend(parent: &mut Parent, child: &mut Child, order: Option<&PipeReader>) {
 }
 
 /// Sleeps until one of these can be read, or until then, and says which.
-fn sleep(watched: [Option<BorrowedFd<'_>>; 6], until: Option<Instant>) -> [bool; 6] {
+fn sleep<const N: usize>(watched: [Option<BorrowedFd<'_>>; N], until: Option<Instant>) -> [bool; N] {
     let mut fds: Vec<PollFd<'_>> =
         watched.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     match poll(&mut fds, until.map(own::timespec_until).as_ref()) {

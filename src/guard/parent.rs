@@ -1,8 +1,10 @@
 //! The guard's end of the control channel. A guard whose parent is gone still sees to its worker's end.
 
 use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::output::Taker;
 use crate::launch;
@@ -17,6 +19,9 @@ use crate::wire::control::{
 pub(super) struct Parent {
     /// None when the parent is gone.
     stream: Option<Stream>,
+    /// Readable when the parent's process has ended, where that is on this host: a child that it has forked has the other end
+    /// of the stream too, and keeps it open.
+    end: Option<OwnedFd>,
     splitter: Splitter,
     /// Whether it can bring its own spawn to return.
     helps_itself: bool,
@@ -38,9 +43,12 @@ impl Parent {
         let secret = launch::take_secret().or_else(|| read_secret(&here?.name));
         let process = here.and_then(|here| Control::process_at(&here.name));
         let stream = address.and_then(|address| Stream::connect(&address, &own).ok());
+        let peer = stream.as_ref().and_then(Stream::peer);
+        let end = peer.and_then(|peer| pidfd_open(peer, PidfdFlags::empty()).ok());
         let (splitter, awaited) = (Splitter::new(TO_GUARD_MAX), launch::awaited_port());
         let mut parent = Self {
             stream,
+            end,
             splitter,
             helps_itself: awaited.is_some(),
             room: WINDOW as i64,
@@ -75,6 +83,7 @@ impl Parent {
     /// What to start; `None` if the parent is gone or changes its mind.
     pub(super) fn await_start(&mut self) -> Option<Start> {
         loop {
+            self.await_news();
             match self.receive() {
                 Received::Message(ToGuard::Start(start)) => {
                     self.agree(start.watch.heartbeat_timeout);
@@ -84,6 +93,16 @@ impl Parent {
                 Received::Message(ToGuard::Spawned | ToGuard::Taken { .. } | ToGuard::Beat)
                 | Received::Nothing => {}
             }
+        }
+    }
+
+    /// Waits until the parent has said something, or is gone.
+    fn await_news(&mut self) {
+        let Some(stream) = self.stream.as_ref().filter(|_| !self.splitter.has_frame()) else { return };
+        let watched = [Some(stream.as_fd()), self.end.as_ref().map(AsFd::as_fd)];
+        let [is_said, has_ended] = super::sleep(watched, None);
+        if has_ended && !is_said {
+            self.note_end();
         }
     }
 
@@ -108,6 +127,16 @@ impl Parent {
     /// When to tend to it again.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.heartbeat.as_ref().filter(|_| self.stream.is_some()).map(Heartbeat::deadline)
+    }
+
+    /// Readable when its process, on this host, has ended.
+    pub(super) fn end(&self) -> Option<BorrowedFd<'_>> {
+        self.end.as_ref().filter(|_| self.stream.is_some()).map(AsFd::as_fd)
+    }
+
+    /// Its process has ended, whoever has its stream.
+    pub(super) fn note_end(&mut self) {
+        self.stream = None;
     }
 
     pub(super) fn is_gone(&self) -> bool {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
 
-use super::Shared;
+use super::{Shared, exit};
 use crate::containment::Containment;
 use crate::core::Config;
 use crate::driver::{Driver, Turnable, run_drivers};
@@ -97,6 +97,7 @@ pub(super) fn isolated(
         .spawn(body)
         .map_err(|error| BuildError::System(error.to_string()))?;
     let facts = started.recv().map_err(|_| BuildError::Parent("its thread panicked".to_owned()))??;
+    exit::note(&shared);
     match asked {
         Some(asked) if asked != facts.containment => {
             let reason = format!("that is what the MPI of the isolated parent, {}, has", facts.version);

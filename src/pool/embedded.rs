@@ -9,7 +9,7 @@ use crossbeam_channel::unbounded;
 use super::Shared;
 use super::backend::Wanted;
 use crate::containment::Containment;
-use crate::driver::mpi_thread::MpiThread;
+use crate::driver::mpi_thread::{self, MpiThread};
 use crate::driver::{Driver, Turn, Turnable};
 use crate::error::BuildError;
 use crate::launch::{self, ProcessManager, Site};
@@ -18,6 +18,9 @@ use crate::transport::mpi::{self, Guest, MpiTransport, Terms};
 
 /// Why this process should not make MPI calls of ours, if so.
 pub(super) fn why_isolated() -> Option<&'static str> {
+    if mpi_thread::is_of_another_process() {
+        return Some("this process was forked from one that has initialized MPI");
+    }
     // What one pool has done, the next one may do.
     if mpi::facts().is_some() {
         return mpi::is_finalized().then_some("MPI was finalized in this process");

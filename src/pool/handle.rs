@@ -42,7 +42,7 @@ impl<R: DeserializeOwned> Handle<R> {
     /// # Errors
     /// [`TaskError`] if the task has none.
     pub fn wait(self) -> Result<R, TaskError> {
-        let settled = block_on(None, |context| self.slot.poll_take(context)).expect("there is no time-out");
+        let settled = block_on(None, |context| self.poll_take(context)).expect("there is no time-out");
         self.finish(settled)
     }
 
@@ -52,7 +52,7 @@ impl<R: DeserializeOwned> Handle<R> {
     /// [`TaskError::TimedOut`] if the time is over first; another [`TaskError`] if the task has no result.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<R, TaskError> {
         let until = Instant::now().checked_add(timeout);
-        match block_on(until, |context| self.slot.poll_take(context)) {
+        match block_on(until, |context| self.poll_take(context)) {
             Some(settled) => self.finish(settled),
             None => Err(TaskError::TimedOut { task: self.task, waited: timeout }),
         }
@@ -60,7 +60,7 @@ impl<R: DeserializeOwned> Handle<R> {
 
     /// The result, if the task has ended. It is given once.
     pub fn try_result(&mut self) -> Option<Result<R, TaskError>> {
-        match self.slot.poll_take(&mut Context::from_waker(Waker::noop())) {
+        match self.poll_take(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(settled) => Some(self.finish(settled)),
             Poll::Pending => None,
         }
@@ -84,7 +84,16 @@ impl<R> Handle<R> {
     /// Whether the task has ended, in whatever way.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.slot.is_settled()
+        self.shared.is_of_another_process() || self.slot.is_settled()
+    }
+
+    /// In a child that was forked nothing comes any more, and the slot may be locked for ever.
+    fn poll_take(&self, context: &mut Context<'_>) -> Poll<Option<Settled>> {
+        if self.shared.is_of_another_process() {
+            let origin = Origin { task: self.task, name: self.name, place: None };
+            return Poll::Ready(Some(Err(TaskError::forked(origin))));
+        }
+        self.slot.poll_take(context)
     }
 
     /// Says that the result is no longer wanted.
@@ -99,6 +108,9 @@ impl<R> Handle<R> {
 
     /// Has `waker` woken when the task has ended.
     pub(super) fn notify(&self, waker: Waker) {
+        if self.shared.is_of_another_process() {
+            return waker.wake();
+        }
         self.slot.notify(waker);
     }
 }
@@ -107,7 +119,7 @@ impl<R: DeserializeOwned> Future for Handle<R> {
     type Output = Result<R, TaskError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.slot.poll_take(context).map(|settled| self.finish(settled))
+        self.poll_take(context).map(|settled| self.finish(settled))
     }
 }
 

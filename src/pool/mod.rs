@@ -13,6 +13,7 @@ mod embedded;
 #[cfg(not(feature = "mpi"))]
 #[path = "embedded_absent.rs"]
 mod embedded;
+mod exit;
 mod gate;
 mod handle;
 mod isolation;
@@ -59,7 +60,11 @@ const DROP_GRACE: Duration = Duration::from_secs(5);
 /// Clones share one pool; any number of threads may use them. A pool ends with [`Pool::shutdown`],
 /// which lets all tasks finish, or when its last clone is dropped, which cancels what waits, asks what
 /// runs to stop ([`Context::cancelled`](crate::Context::cancelled)), ends the workers of what does not in its
-/// grace ([`Builder::stop_grace`]), and waits up to five seconds for the workers to leave. Handles stay valid either way.
+/// grace ([`Builder::stop_grace`]), and waits up to five seconds for the workers to leave. Handles stay valid either way. The
+/// end of the process, by a return from `main` or `exit`, does the same with pools that are left.
+///
+/// A child that the process forks has no part in its pools: there each call is an error at once
+/// ([`RejectReason::Forked`], [`TaskError::PoolFailed`](crate::TaskError::PoolFailed)), and the pool goes on where it was built.
 ///
 /// ```no_run
 /// offshoot::tasks! {
@@ -183,6 +188,9 @@ impl Pool {
 
     /// Whether this pool takes tasks for a program.
     fn check(&self, program: ProgramId) -> Result<(), RejectReason> {
+        if self.inner.shared.is_of_another_process() {
+            return Err(RejectReason::Forked);
+        }
         if let Some(reason) = self.inner.shared.gate.closed() {
             return Err(RejectReason::Closed { reason });
         }
@@ -276,39 +284,43 @@ impl Pool {
     /// Ends the pool: takes no more tasks, lets those that it has finish, and waits until the workers
     /// have left. All clones are closed with it.
     pub fn shutdown(&self) {
-        self.inner.shared.gate.close("it was shut down");
-        self.inner.shared.send(Command::Shutdown(ShutdownMode::Drain));
-        self.inner.shared.wait_for_end(None);
-        self.inner.shared.wait_for_output();
-        self.inner.shared.wait_for_parent();
+        self.inner.shut_down(ShutdownMode::Drain);
     }
 
     /// Ends the pool: cancels the tasks that wait, asks those that run to stop, and waits until they
     /// have and the workers have left. All clones are closed with it.
     pub fn shutdown_now(&self) {
-        self.inner.shared.gate.close("it was shut down");
-        self.inner.shared.send(Command::Shutdown(ShutdownMode::Cancel));
-        self.inner.shared.wait_for_end(None);
-        self.inner.shared.wait_for_output();
-        self.inner.shared.wait_for_parent();
+        self.inner.shut_down(ShutdownMode::Cancel);
+    }
+}
+
+impl Inner {
+    fn shut_down(&self, mode: ShutdownMode) {
+        // In a child that the host has forked there is no driver that could end.
+        if self.shared.is_of_another_process() {
+            return;
+        }
+        self.shared.gate.close("it was shut down");
+        self.shared.send(Command::Shutdown(mode));
+        self.shared.wait_for_end(None);
+        self.shared.wait_for_the_rest();
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.shared.gate.close("it was dropped");
         // In a child that the host has forked there is no driver that could end.
         if self.shared.is_of_another_process() {
             return;
         }
+        self.shared.gate.close("it was dropped");
         self.shared.send(Command::Shutdown(ShutdownMode::Cancel));
         // A waker may own the last clone, and be woken and dropped by the driver itself.
         if self.shared.is_driver() {
             return;
         }
         if self.shared.wait_for_end(Some(DROP_GRACE)) {
-            self.shared.wait_for_output();
-            self.shared.wait_for_parent();
+            self.shared.wait_for_the_rest();
         } else {
             tracing::warn!(
                 "a task still runs {DROP_GRACE:?} after its pool was dropped; its worker is left to it"

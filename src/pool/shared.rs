@@ -12,6 +12,7 @@ use super::stats::Stats;
 use crate::core;
 use crate::driver::Command;
 use crate::ids::TaskId;
+use crate::process;
 use crate::transport::Doorbell;
 use crate::transport::output::Sink;
 
@@ -33,7 +34,8 @@ pub(crate) struct Shared {
     parents: Arc<AtomicU64>,
     /// Whether one is there, or may be.
     has_parent: Mutex<bool>,
-    process: u32,
+    /// What `process::forks` said when the pool was built.
+    forks: u32,
 }
 
 /// How long the end of a pool waits for its isolated parent, which finalizes MPI.
@@ -56,7 +58,7 @@ impl Shared {
             sink: OnceLock::new(),
             parents: Arc::default(),
             has_parent: Mutex::new(false),
-            process: std::process::id(),
+            forks: process::forks(),
         }
     }
 
@@ -82,22 +84,20 @@ impl Shared {
         self.left.notify_all();
     }
 
-    /// Waits, after the driver's end, for that of the isolated parent, if there is one: MPI and its daemons go with it.
-    pub(crate) fn wait_for_parent(&self) {
+    /// Waits, after the driver's end, for what the workers wrote last, and for the end of the isolated parent, if there is one:
+    /// MPI and its daemons go with it.
+    pub(crate) fn wait_for_the_rest(&self) {
+        if let Some(sink) = self.sink.get() {
+            sink.wait_until_written(OUTPUT_PATIENCE);
+        }
         let has_parent = self.has_parent.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.left.wait_timeout_while(has_parent, PARENT_PATIENCE, |is_there| *is_there));
     }
 
-    /// Whether this process is a child of the one that the pool belongs to, with a copy of its memory.
+    /// Whether this process is a child of the one that the pool belongs to, with a copy of its memory. There is no driver in it,
+    /// and a lock may be held by a thread that is not there either.
     pub(crate) fn is_of_another_process(&self) -> bool {
-        self.process != std::process::id()
-    }
-
-    /// Waits, after the driver's end, for what the workers wrote last.
-    pub(crate) fn wait_for_output(&self) {
-        if let Some(sink) = self.sink.get() {
-            sink.wait_until_written(OUTPUT_PATIENCE);
-        }
+        self.forks != process::forks()
     }
 
     /// A number for a new task.
@@ -107,6 +107,9 @@ impl Shared {
 
     /// Asks the driver for something. One that has ended is asked in vain: what is submitted ends at once.
     pub(crate) fn send(&self, command: Command) {
+        if self.is_of_another_process() {
+            return command.shut_out();
+        }
         match self.commands.send(command) {
             Ok(()) => self.doorbell.ring(),
             Err(SendError(command)) => command.shut_out(),

@@ -6,6 +6,7 @@
 mod deaths;
 mod elsewhere;
 mod faults;
+mod forks;
 mod isolated;
 mod lifecycle;
 mod load;
@@ -17,6 +18,7 @@ mod soak;
 mod spawn;
 mod support;
 mod tasks;
+mod two_mpis;
 
 use std::env;
 
@@ -51,6 +53,7 @@ scenarios! {
         shutdown_finishes_everything,
         shutdown_now_finishes_what_runs,
         exits_with_a_live_pool,
+        exits_when_an_answer_is_there,
         panics_with_a_live_pool,
         ends,
         without_init;
@@ -69,6 +72,10 @@ scenarios! {
         an_initializer_fails,
         an_initializer_panics,
         an_initializer_leaves_its_state;
+    forks:
+        the_host_forks,
+        a_child_has_a_pool_of_its_own,
+        a_host_with_a_child_is_killed;
     deaths:
         workers_die_in_mid_transfer,
         containment_is_what_was_chosen;
@@ -102,8 +109,13 @@ scenarios! {
         ranks_talk_while_a_pool_works,
         the_main_thread_waits_in_a_collective,
         the_parent_has_another_mpi,
+        the_parent_stands_still,
+        the_parent_talks_nonsense,
+        nobody_else_has_the_socket,
         threads_of_the_application,
         an_isolated_host_is_killed;
+    two_mpis:
+        the_host_loads_another_mpi;
     elsewhere:
         tasks_run_on_two_hosts,
         a_silent_host_is_lost,

@@ -12,7 +12,7 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use crate::spawn::launchers;
 use crate::support::{Stage, eventually, result};
-use crate::tasks::{double, meet, pid};
+use crate::tasks::{double, meet, pid, print_lines};
 
 pub(crate) fn dropped_with_work_pending() -> anyhow::Result<()> {
     let pool = Pool::builder().workers(0..=1).build()?;
@@ -131,6 +131,15 @@ pub(crate) fn exits_with_a_live_pool() -> anyhow::Result<()> {
     let pool = Pool::builder().workers(2..=2).build()?;
     ensure!(result(pool.submit(double(21))?)? == 42);
     let _pending: Vec<_> = (0..50).map(|x| pool.submit(double(x))).collect::<Result<_, _>>()?;
+    process::exit(7)
+}
+
+/// What a worker wrote before its answer comes out, although nobody shuts the pool down.
+pub(crate) fn exits_when_an_answer_is_there() -> anyhow::Result<()> {
+    const LINES: usize = 2000;
+    let pool = Pool::builder().workers(1..=1).build()?;
+    let text: String = (0..LINES).map(|line| format!("line {line}\n")).collect();
+    result(pool.submit(print_lines(text, String::new()))?)?;
     process::exit(7)
 }
 

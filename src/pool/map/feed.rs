@@ -107,7 +107,11 @@ impl<T: Task, I: Iterator<Item = Call<T>>> Feed<T, I> {
     /// What has ended since the last time, after a wait if need be; none when nothing is left to come.
     pub(super) fn arrivals(&mut self) -> Option<VecDeque<Arrival>> {
         loop {
-            self.collect();
+            if self.pool.inner.shared.is_of_another_process() {
+                self.give_up();
+            } else {
+                self.collect();
+            }
             if self.arrived.is_empty() {
                 self.top_up();
             }
@@ -245,6 +249,20 @@ impl<T: Task, I> Feed<T, I> {
         while let Some(Ready { index, arguments, .. }) = self.ready.pop_front() {
             self.held.bytes -= arguments.len();
             self.reject(index, RejectReason::Closed { reason: Arc::clone(reason) });
+        }
+    }
+
+    /// This is a child that was forked while the stream was under way: its answers go to the process that it is a copy of.
+    fn give_up(&mut self) {
+        while let Some(Ready { index, arguments, .. }) = self.ready.pop_front() {
+            self.held.bytes -= arguments.len();
+            self.reject(index, RejectReason::Forked);
+        }
+        let under_way = mem::take(&mut self.under_way);
+        for (index, &UnderWay { task, bytes }) in under_way.iter() {
+            self.held.bytes -= bytes;
+            let settled = Err(TaskError::forked(Origin { task, name: T::NAME, place: None }));
+            self.arrived.push_back(Arrival { index: index as usize, task, settled });
         }
     }
 

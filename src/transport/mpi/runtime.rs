@@ -55,6 +55,9 @@ pub(crate) fn why_unfit() -> Option<&'static str> {
     if is_finalized() {
         return Some("MPI was finalized in this process");
     }
+    if process::forks() > 0 && environment::is_initialized() {
+        return Some("MPI was initialized in this process, or in the one that it was forked from");
+    }
     let is_low = environment::is_initialized() && environment::threading_support() < Threading::Multiple;
     is_low.then_some("this process has initialized MPI below MPI_THREAD_MULTIPLE")
 }

@@ -43,6 +43,8 @@ use crate::wire::parent::{self as wire, FromParent, ParentFacts, ToParent, Wishe
 const HANDED_MAX: usize = 2;
 /// So many messages are taken before the driver has its turn.
 const MESSAGES_A_POLL: usize = 256;
+/// How often it is looked whether a parent that starts has said something.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long the end of a parent may take to be known when its socket is closed, in which it is nobody's.
 const STATUS_PATIENCE: Duration = Duration::from_millis(50);
 /// How long a parent may not take what it is sent, beyond the time of a spawn.
@@ -142,15 +144,24 @@ impl IsolatedTransport {
 
     /// Starts a parent, and waits until it has said what its MPI is.
     fn await_parent(&mut self) -> Result<ParentFacts, BuildError> {
+        let mut link = self.launch().map_err(|error| BuildError::Parent(error.to_string()))?;
+        let facts = self.await_facts(&mut link);
+        match facts {
+            Ok(_) => self.link = Some(link),
+            // Whatever it is, and whatever it goes on to do.
+            Err(_) => link.process.kill(),
+        }
+        facts
+    }
+
+    fn await_facts(&self, link: &mut Link) -> Result<ParentFacts, BuildError> {
         let gone = |reason: String| BuildError::Parent(reason);
-        let mut link = self.launch().map_err(|error| gone(error.to_string()))?;
         let until = Instant::now() + self.launch.start_limit;
         loop {
             match link.channel.receive() {
                 Ok(Some(arrived)) => match FromParent::decode(arrived.message) {
                     Ok(FromParent::Here(facts)) => {
                         link.is_here = true;
-                        self.link = Some(link);
                         return Ok(facts);
                     }
                     Ok(FromParent::Refused(refusal)) => return Err(refusal.into()),
@@ -161,16 +172,18 @@ impl IsolatedTransport {
                     return Err(gone(link.describe_end(&ChannelError::Closed)));
                 }
                 Ok(None) if Instant::now() > until => {
-                    link.process.kill();
                     return Err(gone(format!(
                         "it had not initialized MPI after {:?}; `offshoot doctor` looks for reasons, `spawn_timeout` \
                          sets how long it may take",
                         self.launch.start_limit
                     )));
                 }
-                Ok(None) => self
-                    .doorbell
-                    .sleep(Some(until), || link.channel.has_arrived() || link.process.has_ended()),
+                Ok(None) => {
+                    // What is no parent does not ring.
+                    let look = until.min(Instant::now() + LOOK_EVERY);
+                    self.doorbell
+                        .sleep(Some(look), || link.channel.has_arrived() || link.process.has_ended());
+                }
                 Err(error) => return Err(gone(link.describe_end(&error))),
             }
         }
