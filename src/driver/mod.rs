@@ -355,6 +355,7 @@ impl<T: Transport> Driver<T> {
     fn settle(&mut self) {
         self.shared.gate.leave(self.ledger.settled.len());
         Promise::settle_all(self.ledger.settled.drain(..));
+        self.ledger.spent.clear();
     }
 
     /// Whether the core has closed and the workers that it had done with before are gone too.

@@ -19,6 +19,8 @@ use std::thread::{self, ThreadId};
 use bytes::Bytes;
 use mpi::ffi;
 
+use crate::process;
+
 /// A failed MPI call.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{call} failed: {text} (code {code})")]
@@ -683,6 +685,7 @@ impl<L: PartialEq> Operations<L> {
         let count = c_int::try_from(message.length).expect("the length came from an MPI count");
         memory.reserve_exact(message.length);
         let free = memory.spare_capacity_mut();
+        process::prefer_large_pages(free);
         let mut request = MaybeUninit::uninit();
         // SAFETY: there is room for `count` bytes, which the probe promised; it does not move when the vector does, which
         // is kept in `owned`, untouched, until the request ends (MPI-4.1 §3.7).
