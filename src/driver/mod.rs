@@ -366,7 +366,7 @@ impl<T: Transport> Driver<T> {
     /// How closely to look for what is expected and may come without a ring.
     fn polling(&self) -> Option<Attention> {
         if self.transport.is_pending() {
-            return Some(Attention::Close);
+            return Some(Attention::to(self.transport.bytes_under_way()));
         }
         let stats = self.core.stats();
         let expected = stats.tasks_held > 0 || stats.workers_starting > 0 || stats.workers_retiring > 0;

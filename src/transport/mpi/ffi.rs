@@ -594,6 +594,13 @@ pub(crate) struct Completed<L> {
 }
 
 impl Memory {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Out(bytes) => bytes.len(),
+            Self::In(_, coming) => *coming,
+        }
+    }
+
     /// What has come, when the operation has ended well.
     fn into_received(self) -> Received {
         match self {
@@ -630,6 +637,11 @@ impl<L: PartialEq> Operations<L> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.raw.is_empty()
+    }
+
+    /// How many bytes are to be moved by what is under way.
+    pub(crate) fn bytes(&self) -> usize {
+        self.owned.iter().map(|(_, memory)| memory.bytes()).sum()
     }
 
     /// Starts to send `bytes` to rank 0 of the other side, or gives them back if that cannot be done now.
