@@ -102,11 +102,11 @@ macro_rules! __task {
             type Args = ($($type,)*);
             type Output = $output;
 
+            #[allow(unused_variables)]
             fn show_arguments(
                 ($($argument,)*): &mut Self::Args,
                 show: &mut dyn FnMut(&mut dyn ::core::any::Any),
             ) {
-                let _ = &show;
                 $(show($argument);)*
             }
 
