@@ -7,6 +7,7 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::raw::c_void;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
+
+use rustix::mm::{Advice, madvise};
 
 mod sealed;
 
@@ -426,6 +429,26 @@ pub(crate) fn keep_freed_memory() {
 pub(crate) fn give_back_freed_memory() {
     // SAFETY: it takes free memory from the allocator only.
     unsafe { libc::malloc_trim(0) };
+}
+
+/// From so many bytes on, memory is asked for in large pages.
+const LARGE: usize = 4 << 20;
+/// The unit in which the system takes advice, or a multiple of it.
+const PAGE: usize = 1 << 16;
+
+/// Has the system make this memory, when it is first written, in the largest pages that it has. One of four KiB after the
+/// other takes several times as long as a copy to memory that is there.
+pub(crate) fn prefer_large_pages<T>(memory: &mut [MaybeUninit<T>]) {
+    let bytes = size_of_val(memory);
+    if bytes < LARGE {
+        return;
+    }
+    let start = memory.as_mut_ptr().cast::<c_void>();
+    let skipped = start.addr().next_multiple_of(PAGE) - start.addr();
+    let whole = (bytes - skipped) / PAGE * PAGE;
+    // SAFETY: it is a part of that memory, and the advice changes neither what is in it nor who may use it. Where the system
+    // does not take it, pages are small.
+    let _ = unsafe { madvise(start.byte_add(skipped), whole, Advice::LinuxHugepage) };
 }
 
 /// Has the process that `command` starts lead a session and process group of its own: no terminal's signal reaches it, and

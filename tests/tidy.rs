@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, &[&str])] = &[
     ("bench_support", &["core"]),
     ("core", &[]),
-    ("wire", &[]),
+    ("wire", &["process"]),
     ("process", &[]),
     ("task", &["wire"]),
     ("launch", &["process", "task", "wire"]),

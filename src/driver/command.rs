@@ -1,13 +1,12 @@
 //! What API threads ask of a driver, and what becomes of it when the pool has ended meanwhile.
 
-use bytes::Bytes;
-
 use crate::core::ShutdownMode;
 use crate::error::TaskError;
 use crate::ids::{ProgramId, TaskId};
 use crate::launch::Program;
 use crate::pool::Promise;
 use crate::task::{Conditions, Definition};
+use crate::wire::payload::Payload;
 
 /// What API threads ask of a driver.
 pub(crate) enum Command {
@@ -25,7 +24,7 @@ pub(crate) enum Command {
 pub(crate) struct Submission {
     pub(crate) program: ProgramId,
     pub(crate) definition: &'static Definition,
-    pub(crate) arguments: Bytes,
+    pub(crate) arguments: Payload,
     pub(crate) promise: Promise,
     pub(crate) conditions: Conditions,
 }

@@ -15,6 +15,7 @@ use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 use crate::pool::{Answer, Promise, Settled};
 use crate::task::Definition;
 use crate::wire::message::{Failure, Outcome};
+use crate::wire::payload::Payload;
 
 /// How many lost workers' reasons are remembered, for the errors of their tasks.
 const LOSSES_REMEMBERED: usize = 64;
@@ -32,13 +33,15 @@ pub(super) struct Ledger {
     losses: VecDeque<(WorkerId, String)>,
     /// Tasks that have ended, and whose handles are told so at the end of the turn.
     pub(super) settled: Vec<(Promise, Settled)>,
+    /// Large arguments of theirs: to give back their memory takes longer than to tell.
+    pub(super) spent: Vec<Payload>,
 }
 
 struct Entry {
     program: ProgramId,
     kind: KindId,
     definition: &'static Definition,
-    arguments: Bytes,
+    arguments: Payload,
     promise: Promise,
     deadline: Option<Instant>,
     /// The worker that has or had the task last.
@@ -74,7 +77,7 @@ impl Ledger {
     }
 
     /// What a worker needs to be sent of a task.
-    pub(super) fn send(&self, task: TaskId) -> (KindId, &'static Definition, Bytes) {
+    pub(super) fn send(&self, task: TaskId) -> (KindId, &'static Definition, Payload) {
         let entry = self.entries.get(task.0).expect("the core sends tasks that have not ended");
         (entry.kind, entry.definition, entry.arguments.clone())
     }
@@ -119,6 +122,7 @@ impl Ledger {
         let entry = self.entries.remove(task.0).expect("the core resolves each task once");
         let settled = self.outcome(&entry, resolution, hint);
         self.settled.push((entry.promise, settled.map(|bytes| Answer { bytes, place: entry.place })));
+        self.spent.extend(Some(entry.arguments).filter(Payload::is_in_pieces));
     }
 
     fn outcome(
@@ -130,7 +134,7 @@ impl Ledger {
         let origin = || entry.promise.origin(entry.place);
         match resolution {
             Resolution::Answered => match &entry.answer {
-                Some((_, Outcome::Done(bytes))) => Ok(bytes.clone()),
+                Some((_, Outcome::Done(bytes))) => Ok(bytes.clone().into_bytes()),
                 Some((_, Outcome::Skipped)) => Err(TaskError::Cancelled { origin: origin() }),
                 Some((worker, Outcome::Failed(failure))) => Err(match failure.clone() {
                     Failure::Returned { causes } => TaskError::Failed { origin: origin(), causes },
@@ -147,7 +151,7 @@ impl Ledger {
             },
             Resolution::Cancelled => Err(TaskError::Cancelled { origin: origin() }),
             Resolution::Overdue { answered } => match &entry.answer {
-                Some((_, Outcome::Done(bytes))) if answered => Ok(bytes.clone()),
+                Some((_, Outcome::Done(bytes))) if answered => Ok(bytes.clone().into_bytes()),
                 Some(_) | None => {
                     let by_deadline = entry.deadline.is_some_and(|deadline| deadline <= Instant::now());
                     let limit = if by_deadline { Limit::Deadline } else { Limit::Timeout };

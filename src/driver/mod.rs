@@ -355,6 +355,7 @@ impl<T: Transport> Driver<T> {
     fn settle(&mut self) {
         self.shared.gate.leave(self.ledger.settled.len());
         Promise::settle_all(self.ledger.settled.drain(..));
+        self.ledger.spent.clear();
     }
 
     /// Whether the core has closed and the workers that it had done with before are gone too.
@@ -365,7 +366,7 @@ impl<T: Transport> Driver<T> {
     /// How closely to look for what is expected and may come without a ring.
     fn polling(&self) -> Option<Attention> {
         if self.transport.is_pending() {
-            return Some(Attention::Close);
+            return Some(Attention::to(self.transport.bytes_under_way()));
         }
         let stats = self.core.stats();
         let expected = stats.tasks_held > 0 || stats.workers_starting > 0 || stats.workers_retiring > 0;

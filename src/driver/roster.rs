@@ -15,6 +15,7 @@ use crate::wire::message::{
     AnswerMessage, Failure, FromWorker, Hello, ITEM_OVERHEAD, KnownTask, TaskMessage, ToWorker, Welcome,
     WireKind, encode_tasks,
 };
+use crate::wire::payload::Payload;
 
 /// A frame of tasks is closed when it has this many bytes. A larger task travels alone.
 const FRAME_TARGET: usize = 256 << 10;
@@ -205,7 +206,7 @@ impl Roster {
         attempt: u32,
         kind: KindId,
         definition: &'static Definition,
-        arguments: Bytes,
+        arguments: Payload,
     ) -> Option<Place> {
         let member = self.members.get_mut(&worker)?;
         let kind = member.number(kind, definition);

@@ -115,7 +115,8 @@ fn good(message: &ToWorker) -> Vec<Reaction> {
 }
 
 fn doubled(message: &crate::wire::message::TaskMessage) -> AnswerMessage {
-    let (x,): (i64,) = crate::wire::codec::decode_value(&message.arguments).expect("the arguments are whole");
+    let arguments = message.arguments.clone().into_bytes();
+    let (x,): (i64,) = crate::wire::codec::decode_value(&arguments).expect("the arguments are whole");
     let result = crate::wire::codec::encode_value(&(2 * x)).expect("it encodes");
     AnswerMessage { task: message.task, ran: Duration::from_micros(1), outcome: Outcome::Done(result.into()) }
 }

@@ -93,7 +93,7 @@ impl Router {
 
     fn attention(&self) -> Option<Attention> {
         if self.is_pending() {
-            return Some(Attention::Close);
+            return Some(Attention::to(self.transport.bytes_under_way()));
         }
         match self.transport.rings() {
             _ if self.workers == 0 => None,

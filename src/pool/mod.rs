@@ -27,8 +27,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 pub use builder::Builder;
 pub use completed::{AsCompleted, as_completed};
 pub use handle::Handle;
@@ -49,7 +47,7 @@ use crate::ids::ProgramId;
 use crate::launch::Program;
 use crate::slots::{Slots, Source};
 use crate::task::{Call, Task};
-use crate::wire::codec;
+use crate::wire::codec::Draft;
 use crate::wire::message::PAYLOAD_MAX;
 
 /// How long the drop of a pool waits for tasks that run, before it leaves them alone.
@@ -166,18 +164,20 @@ impl Pool {
     fn admit<T: Task>(
         &self,
         program: ProgramId,
-        call: Call<T>,
+        mut call: Call<T>,
         enter: impl FnOnce(&Gate) -> Result<(), RejectReason>,
     ) -> Result<Handle<T::Output>, SubmitError<Call<T>>> {
         let shared = &self.inner.shared;
-        let admitted = self.check(program).and_then(|()| encode(&call)).and_then(|arguments| {
+        let admitted = self.check(program).and_then(|()| encode(&mut call)).and_then(|draft| {
             enter(&shared.gate)?;
-            Ok(arguments)
+            Ok(draft)
         });
-        let arguments = match admitted {
-            Ok(arguments) => arguments,
+        let draft = match admitted {
+            Ok(draft) => draft,
             Err(reason) => return Err(SubmitError { call, reason }),
         };
+        // From here on nobody wants the call back.
+        let arguments = draft.finish(call.args_mut(), T::show_arguments);
         let task = shared.number_task();
         let (promise, slot) = Promise::to_slot(task, T::NAME);
         let conditions = call.conditions();
@@ -338,13 +338,13 @@ impl fmt::Debug for Pool {
     }
 }
 
-fn encode<T: Task>(call: &Call<T>) -> Result<Bytes, RejectReason> {
-    let arguments = codec::encode_value(call.args())
+fn encode<T: Task>(call: &mut Call<T>) -> Result<Draft, RejectReason> {
+    let draft = Draft::of(call.args_mut(), T::show_arguments)
         .map_err(|error| RejectReason::Arguments { reason: error.to_string() })?;
-    if arguments.len() > PAYLOAD_MAX {
-        return Err(RejectReason::TooLarge { length: arguments.len(), limit: PAYLOAD_MAX });
+    if draft.len() > PAYLOAD_MAX {
+        return Err(RejectReason::TooLarge { length: draft.len(), limit: PAYLOAD_MAX });
     }
-    Ok(arguments.into())
+    Ok(draft)
 }
 
 #[cfg(test)]

@@ -76,6 +76,10 @@ impl<T: Task> Call<T> {
         self.conditions
     }
 
+    pub(crate) fn args_mut(&mut self) -> &mut T::Args {
+        &mut self.args
+    }
+
     /// The arguments.
     #[must_use]
     pub fn args(&self) -> &T::Args {

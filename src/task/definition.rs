@@ -11,6 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::Context;
 use crate::wire::codec;
 use crate::wire::message::Failure;
+use crate::wire::payload::Payload;
 
 /// A function that workers can run.
 ///
@@ -52,6 +53,12 @@ pub trait Task: 'static {
     /// [`TaskError::Failed`](crate::TaskError::Failed).
     fn run(context: &mut Context, args: Self::Args) -> anyhow::Result<Self::Output>;
 
+    /// Shows each argument. Large arrays that are arguments by themselves are then not copied on their way.
+    #[doc(hidden)]
+    fn show_arguments(args: &mut Self::Args, show: &mut dyn FnMut(&mut dyn Any)) {
+        show(args);
+    }
+
     /// Where the task is written, as file and line; it tells two tasks of one name apart.
     const SOURCE: (&'static str, u32) = ("", 0);
 
@@ -70,7 +77,7 @@ pub struct Definition {
     pub(crate) name: &'static str,
     pub(crate) signature: &'static str,
     pub(crate) source: (&'static str, u32),
-    run: fn(&mut Context, &[u8]) -> Result<Vec<u8>, Failure>,
+    run: fn(&mut Context, &[u8]) -> Result<Payload, Failure>,
 }
 
 impl Definition {
@@ -93,11 +100,12 @@ impl fmt::Debug for Definition {
     }
 }
 
-fn run_erased<T: Task + ?Sized>(context: &mut Context, arguments: &[u8]) -> Result<Vec<u8>, Failure> {
+fn run_erased<T: Task + ?Sized>(context: &mut Context, arguments: &[u8]) -> Result<Payload, Failure> {
     let args = codec::decode_value::<T::Args>(arguments)
         .map_err(|error| Failure::Arguments { reason: bounded(error.to_string()) })?;
     let output = T::run(context, args).map_err(|error| Failure::Returned { causes: describe(&error) })?;
-    codec::encode_value(&output).map_err(|error| Failure::Result { reason: bounded(error.to_string()) })
+    codec::encode_owned(output, |output, show| show(output))
+        .map_err(|error| Failure::Result { reason: bounded(error.to_string()) })
 }
 
 /// The most causes of an error, and characters of a text, that travel back to the host.
@@ -123,7 +131,7 @@ pub(crate) fn run_guarded(
     definition: &Definition,
     context: &mut Context,
     arguments: &[u8],
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Payload, Failure> {
     note_panic_locations();
     LAST_PANIC.with_borrow_mut(Option::take);
     // A task that panics may leave its worker's state half changed; it is the state of the user's own

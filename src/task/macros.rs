@@ -102,6 +102,14 @@ macro_rules! __task {
             type Args = ($($type,)*);
             type Output = $output;
 
+            #[allow(unused_variables)]
+            fn show_arguments(
+                ($($argument,)*): &mut Self::Args,
+                show: &mut dyn FnMut(&mut dyn ::core::any::Any),
+            ) {
+                $(show($argument);)*
+            }
+
             #[allow(unused_variables, unused_mut, clippy::unnecessary_wraps)]
             fn run(
                 $context: &mut $crate::Context,

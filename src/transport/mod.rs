@@ -49,6 +49,10 @@ pub(crate) trait Transport {
     fn cancel_spawns(&mut self) -> Vec<WorkerId>;
     /// Whether something was started that only further polling can finish (a send, a spawn).
     fn is_pending(&self) -> bool;
+    /// How many bytes it is sending and receiving.
+    fn bytes_under_way(&self) -> usize {
+        0
+    }
     /// Whether the next poll has something to report. Asked just before the driver sleeps.
     fn has_arrived(&mut self) -> bool;
     /// Whether it rings the driver's doorbell when something arrives. One that does not must be polled

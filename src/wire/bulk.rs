@@ -15,6 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::mem::{self, ManuallyDrop};
+use std::ptr;
 use std::sync::OnceLock;
 
 use serde::de::{
@@ -26,6 +27,9 @@ use serde::ser::{
     Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
+
+use super::frame::APART;
+use crate::process;
 
 /// Calls a macro with every type of number whose encoding is its memory. On machines that have it the other way round
 /// there is none.
@@ -43,26 +47,66 @@ macro_rules! for_each_number {
     };
 }
 
+pub(super) use for_each_number;
+
 /// The bytes that a value is encoded to. The codec writes into it, and so does this file, in turns.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     bytes: RefCell<Vec<u8>>,
+    /// What was left out of them, if that is wanted.
+    apart: Option<RefCell<Vec<Apart>>>,
+}
+
+/// An array that was left out.
+#[derive(Debug)]
+pub(super) struct Apart {
+    /// Before which byte it belongs.
+    pub(super) at: usize,
+    /// Where it lay. It may not any more, so this is to be compared, and nothing else.
+    pub(super) address: usize,
+    pub(super) length: usize,
 }
 
 impl Output {
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.bytes.into_inner()
+    /// One that leaves out large arrays.
+    pub(super) fn without_arrays() -> Self {
+        Self { bytes: RefCell::default(), apart: Some(RefCell::default()) }
+    }
+
+    /// The bytes, and what was left out of them, in its order.
+    pub(super) fn into_parts(self) -> (Vec<u8>, Vec<Apart>) {
+        (self.bytes.into_inner(), self.apart.map(RefCell::into_inner).unwrap_or_default())
+    }
+
+    fn append(&self, more: &[u8]) {
+        let mut bytes = self.bytes.borrow_mut();
+        if let Some(apart) = self.apart.as_ref().filter(|_| more.len() >= APART) {
+            let (address, length) = (more.as_ptr().addr(), more.len());
+            return apart.borrow_mut().push(Apart { at: bytes.len(), address, length });
+        }
+        if bytes.capacity() - bytes.len() < more.len() {
+            bytes.reserve(more.len());
+            process::prefer_large_pages(bytes.spare_capacity_mut());
+        }
+        bytes.extend_from_slice(more);
+    }
+}
+
+impl Apart {
+    /// Whether it is this.
+    pub(super) fn is(&self, memory: &[u8]) -> bool {
+        self.address == memory.as_ptr().addr() && self.length == memory.len()
     }
 }
 
 impl io::Write for &Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bytes.borrow_mut().extend_from_slice(bytes);
+        self.append(bytes);
         Ok(bytes.len())
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.bytes.borrow_mut().extend_from_slice(bytes);
+        self.append(bytes);
         Ok(())
     }
 
@@ -248,7 +292,7 @@ impl<'a, S: Serializer> Serializer for Passing<'a, S, Output> {
     {
         if let Some((count, memory)) = memory_of(&iterator) {
             let done = self.inner.serialize_u64(count as u64)?;
-            self.beside.bytes.borrow_mut().extend_from_slice(memory);
+            self.beside.append(memory);
             return Ok(done);
         }
         let mut iterator = iterator.into_iter();
@@ -364,9 +408,21 @@ where
     let memory = bytes.and_then(|bytes| input.take(bytes)).ok_or_else(|| {
         de::Error::custom(format_args!("an array of {count} numbers is longer than what came"))
     })?;
-    let mut numbers = vec![N::zeroed(); memory.len() / size_of::<N>()];
-    bytemuck::cast_slice_mut(&mut numbers).copy_from_slice(memory);
-    Ok(numbers)
+    Ok(copy_of(memory))
+}
+
+/// The numbers that lie in this memory, which need not be where numbers of this type may lie.
+fn copy_of<N: bytemuck::Pod>(memory: &[u8]) -> Vec<N> {
+    let count = memory.len() / size_of::<N>();
+    let mut numbers: Vec<N> = Vec::with_capacity(count);
+    process::prefer_large_pages(numbers.spare_capacity_mut());
+    // SAFETY: there is room for `count` numbers, which is new and so not where they come from; any bytes are numbers of
+    // such a type.
+    unsafe {
+        ptr::copy_nonoverlapping(memory.as_ptr(), numbers.as_mut_ptr().cast::<u8>(), count * size_of::<N>());
+        numbers.set_len(count);
+    }
+    numbers
 }
 
 /// The visitor with which serde's `Vec` of these asks for its elements.
@@ -438,7 +494,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Passing<'_, D, Input<'_>> 
         deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
         deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128 deserialize_f32
         deserialize_f64 deserialize_char deserialize_str deserialize_string deserialize_bytes
-        deserialize_byte_buf deserialize_unit deserialize_identifier
+        deserialize_unit deserialize_identifier
     }
 
     pass_on_deserialize! {
@@ -459,6 +515,10 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Passing<'_, D, Input<'_>> 
             Some(read) => read(self.inner, self.beside),
             None => self.inner.deserialize_seq(Passing { inner: visitor, beside: self.beside }),
         }
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        visitor.visit_byte_buf(read_numbers::<u8, D>(self.inner, self.beside)?)
     }
 
     fn is_human_readable(&self) -> bool {

@@ -10,10 +10,13 @@
 use bincode::de::read::Reader;
 use bincode::error::DecodeError;
 use bincode::serde::OwnedSerdeDecoder;
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use super::bulk::{self, Input, Outgoing, Output};
+use super::bulk::{self, Apart, Input, Outgoing, Output};
+use super::owned::{self, Show};
+use super::payload::Payload;
 
 /// Names the encoding of heads and values; host and worker compare it in the hello.
 pub(crate) const CODEC_ID: &str = "bincode-2/le/heads-varint/values-fixint";
@@ -59,9 +62,79 @@ pub(crate) fn decode_head<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecE
 /// Encodes a user's value.
 pub(crate) fn encode_value<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     let output = Output::default();
+    write_value(value, &output)?;
+    Ok(output.into_parts().0)
+}
+
+fn write_value<T: Serialize>(value: &T, output: &Output) -> Result<(), CodecError> {
     let config = bincode::config::standard().with_fixed_int_encoding();
-    bincode::serde::encode_into_std_write(Outgoing::new(value, &output), &mut &output, config)?;
-    Ok(output.into_bytes())
+    bincode::serde::encode_into_std_write(Outgoing::new(value, output), &mut &*output, config)?;
+    Ok(())
+}
+
+/// Encodes a user's value that is not needed any more: large arrays that it owns are not copied. The parts of the value that
+/// may be one are shown.
+pub(crate) fn encode_owned<T: Serialize>(mut value: T, show: Show<T>) -> Result<Payload, CodecError> {
+    Ok(Draft::of(&mut value, show)?.finish(&mut value, show))
+}
+
+/// A value's encoding, from which large arrays may be missing that still lie in the value.
+pub(crate) struct Draft {
+    bytes: Vec<u8>,
+    apart: Vec<Apart>,
+}
+
+impl Draft {
+    /// Encodes a value, and leaves it as it is.
+    pub(crate) fn of<T: Serialize>(value: &mut T, show: Show<T>) -> Result<Self, CodecError> {
+        let output = Output::without_arrays();
+        write_value(value, &output)?;
+        let (bytes, apart) = output.into_parts();
+        if apart.is_empty() {
+            return Ok(Self { bytes, apart });
+        }
+        let mut owned = 0;
+        show(value, &mut |part| {
+            let memory = owned::memory_of(part).unwrap_or_default();
+            owned += usize::from(apart.iter().any(|apart| apart.is(memory)));
+        });
+        if owned == apart.len() {
+            return Ok(Self { bytes, apart });
+        }
+        // What cannot be taken out of the value is copied, and then everything is.
+        Ok(Self { bytes: encode_value(value)?, apart: Vec::new() })
+    }
+
+    /// How many bytes it has, with what is missing.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() + self.apart.iter().map(|apart| apart.length).sum::<usize>()
+    }
+
+    /// Takes what is missing out of the value.
+    pub(crate) fn finish<T>(self, value: &mut T, show: Show<T>) -> Payload {
+        let Self { bytes, apart } = self;
+        let mut rest = Bytes::from(bytes);
+        if apart.is_empty() {
+            return rest.into();
+        }
+        let mut arrays: Vec<Option<Bytes>> = vec![None; apart.len()];
+        show(value, &mut |part| {
+            let memory = owned::memory_of(part).unwrap_or_default();
+            if let Some(index) = apart.iter().position(|apart| apart.is(memory)) {
+                arrays[index] = owned::take(part);
+            }
+        });
+        let mut begun = 0;
+        let mut pieces = Vec::with_capacity(2 * apart.len());
+        for (Apart { at, .. }, array) in apart.into_iter().zip(arrays) {
+            pieces.push(rest.split_to(at - begun));
+            pieces.push(array.expect("a value shows the same parts each time"));
+            begun = at;
+        }
+        pieces.extend((!rest.is_empty()).then_some(rest));
+        let first = std::mem::take(&mut pieces[0]);
+        Payload::new(first, pieces.split_off(1))
+    }
 }
 
 /// Decodes a user's value, which must fill `bytes` exactly.
@@ -118,6 +191,7 @@ mod tests {
     use serde::de::{SeqAccess, Visitor};
     use serde::ser::SerializeSeq;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_bytes::ByteBuf;
 
     use super::*;
 
@@ -182,6 +256,36 @@ mod tests {
             let part = &encoded[..cut.index(encoded.len())];
             prop_assert!(decode_value::<(Vec<f64>, Vec<u8>)>(part).is_err());
         }
+    }
+
+    #[test]
+    fn large_arrays_that_a_value_owns_travel_from_where_they_lie() {
+        let mut value = (vec![1.5_f64; 100_000], 7_u8, ByteBuf::from(vec![3; 1 << 20]), vec![1_u16, 2]);
+        let show: Show<_> = |(numbers, _, bytes, few): &mut (Vec<f64>, u8, ByteBuf, Vec<u16>), show| {
+            show(numbers);
+            show(bytes);
+            show(few);
+        };
+        let plain = plainly(&value);
+        let places = [value.0.as_ptr().cast::<u8>(), value.2.as_ptr()];
+        let draft = Draft::of(&mut value, show).expect("it encodes");
+        assert_eq!((draft.len(), value.0.len()), (plain.len(), 100_000), "it is left as it is");
+        let payload = draft.finish(&mut value, show);
+        assert_eq!(payload.len(), plain.len());
+        for place in places {
+            assert!(payload.pieces().any(|piece| piece.as_ptr() == place), "an array was copied");
+        }
+        assert_eq!(payload.into_bytes(), plain);
+    }
+
+    #[test]
+    fn large_arrays_that_cannot_be_taken_out_are_copied() {
+        let value = Newtype(vec![-1; 1 << 20]);
+        let payload = encode_owned(value.clone(), |value, show| show(value)).expect("it encodes");
+        assert!(!payload.is_in_pieces());
+        assert_eq!(payload.into_bytes(), plainly(&value));
+        let payload = encode_owned((value.0, 1), |(_, one), show| show(one)).expect("it encodes");
+        assert!(!payload.is_in_pieces(), "it was not shown");
     }
 
     #[test]

@@ -115,7 +115,7 @@ pub(crate) struct Parcel {
 }
 
 /// Payloads of so many bytes are pieces of their own; to copy smaller ones costs less than another message does.
-const APART: usize = 256 << 10;
+pub(super) const APART: usize = 256 << 10;
 
 impl From<Vec<u8>> for Parcel {
     fn from(frame: Vec<u8>) -> Self {

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 
 use super::codec;
 use super::frame::{self, FRAME_MAX, Frame, PREFIX, Parcel, WireError};
+use super::payload::Payload;
 use crate::ids::{TaskId, WorkerId};
 
 /// The number that a worker gave to a task that it knows: its index in [`Hello::known`].
@@ -61,7 +62,7 @@ pub(crate) struct TaskMessage {
     pub(crate) task: TaskId,
     pub(crate) kind: WireKind,
     pub(crate) attempt: u32,
-    pub(crate) arguments: Bytes,
+    pub(crate) arguments: Payload,
 }
 
 /// The answer to one task.
@@ -77,7 +78,7 @@ pub(crate) struct AnswerMessage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It returned; these are the bytes of its result.
-    Done(Bytes),
+    Done(Payload),
     /// It did not return a result.
     Failed(Failure),
     /// It was recanted before it began.
@@ -202,7 +203,7 @@ impl ToWorker {
             TASKS => {
                 let heads: Vec<TaskHead> = head(&frame)?;
                 let task = |head: TaskHead| {
-                    let arguments = body.take(head.length)?;
+                    let arguments = body.take(head.length)?.into();
                     Ok(TaskMessage { task: head.task, kind: head.kind, attempt: head.attempt, arguments })
                 };
                 Self::Tasks(heads.into_iter().map(task).collect::<Result<_, _>>()?)
@@ -263,7 +264,7 @@ impl FromWorker {
                 let heads: Vec<AnswerHead> = head(&frame)?;
                 let answer = |head: AnswerHead| {
                     let outcome = match head.outcome {
-                        OutcomeHead::Done { length } => Outcome::Done(body.take(length)?),
+                        OutcomeHead::Done { length } => Outcome::Done(body.take(length)?.into()),
                         OutcomeHead::Failed(failure) => Outcome::Failed(failure),
                         OutcomeHead::Skipped => Outcome::Skipped,
                     };
@@ -295,12 +296,16 @@ impl FromWorker {
 
 /// The frame of a [`ToWorker::Tasks`].
 pub(crate) fn encode_tasks(tasks: &[TaskMessage]) -> Parcel {
-    build(TASKS, &Heads(tasks, task_head), tasks.iter().map(|message| &message.arguments))
+    build(TASKS, &Heads(tasks, task_head), tasks.iter().flat_map(|message| message.arguments.pieces()))
 }
 
 /// The frame of a [`FromWorker::Answers`].
 pub(crate) fn encode_answers(answers: &[AnswerMessage]) -> Parcel {
-    build(ANSWERS, &Heads(answers, answer_head), answers.iter().filter_map(answer_payload))
+    build(
+        ANSWERS,
+        &Heads(answers, answer_head),
+        answers.iter().filter_map(answer_payload).flat_map(Payload::pieces),
+    )
 }
 
 /// The heads of many messages, made one by one as they are encoded.
@@ -327,7 +332,7 @@ fn answer_head(answer: &AnswerMessage) -> AnswerHead {
     AnswerHead { task: answer.task, ran_nanos, outcome }
 }
 
-fn answer_payload(answer: &AnswerMessage) -> Option<&Bytes> {
+fn answer_payload(answer: &AnswerMessage) -> Option<&Payload> {
     match &answer.outcome {
         Outcome::Done(bytes) => Some(bytes),
         Outcome::Failed(_) | Outcome::Skipped => None,

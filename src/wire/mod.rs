@@ -11,7 +11,9 @@ pub(crate) mod flow;
 pub(crate) mod frame;
 pub(crate) mod marker;
 pub(crate) mod message;
+pub(crate) mod owned;
 pub(crate) mod parent;
+pub(crate) mod payload;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 

@@ -23,7 +23,7 @@ fn bytes() -> impl Strategy<Value = Bytes> {
 
 fn task_message() -> impl Strategy<Value = TaskMessage> {
     (any::<u64>(), any::<u32>(), any::<u32>(), bytes()).prop_map(|(task, kind, attempt, arguments)| {
-        TaskMessage { task: TaskId(task), kind: WireKind(kind), attempt, arguments }
+        TaskMessage { task: TaskId(task), kind: WireKind(kind), attempt, arguments: arguments.into() }
     })
 }
 
@@ -40,7 +40,7 @@ fn failure() -> impl Strategy<Value = Failure> {
 
 fn answer() -> impl Strategy<Value = AnswerMessage> {
     let outcome = prop_oneof![
-        bytes().prop_map(Outcome::Done),
+        bytes().prop_map(|bytes| Outcome::Done(bytes.into())),
         failure().prop_map(Outcome::Failed),
         Just(Outcome::Skipped),
     ];
@@ -182,7 +182,7 @@ fn claims_beyond_the_message_are_refused_before_anything_is_allocated() {
     let answer = AnswerMessage {
         task: TaskId(1),
         ran: Duration::ZERO,
-        outcome: Outcome::Done(Bytes::from_static(b"four")),
+        outcome: Outcome::Done(Bytes::from_static(b"four").into()),
     };
     let mut frame = FromWorker::Answers(vec![answer]).encode().into_bytes().to_vec();
     frame.truncate(frame.len() - 4);

@@ -38,6 +38,7 @@ fn serve_as_worker(
     unfit: Option<String>,
 ) -> ! {
     process::outlive_terminal_signals();
+    process::keep_freed_memory();
     let mut news = News(news.map(process::inherited_pipe));
     if let Some(reason) = unfit {
         news.tell(guard::NEWS_UNFIT);

@@ -21,6 +21,7 @@ use crate::wire::codec::CODEC_ID;
 use crate::wire::message::{
     AnswerMessage, Failure, FromWorker, Hello, Outcome, PAYLOAD_MAX, TaskMessage, ToWorker, Welcome, WireKind,
 };
+use crate::wire::payload::Payload;
 
 /// Where a worker runs.
 pub(crate) struct Place {
@@ -142,7 +143,7 @@ impl<L: Link> Worker<L> {
         if let Some(voice) = &self.voice {
             voice.begin(task);
         }
-        let result = self.call(kind, &arguments);
+        let result = self.call(kind, &arguments.into_bytes());
         let mut mailbox = self.mailbox.borrow_mut();
         let now = mailbox.ask_the_clock();
         let ran = now.saturating_duration_since(begun);
@@ -152,8 +153,8 @@ impl<L: Link> Worker<L> {
         mailbox.answers.note(kind, ran);
         mailbox.forget(task);
         let outcome = match result {
-            Ok(bytes) if bytes.len() > PAYLOAD_MAX => Outcome::Failed(too_large(bytes.len())),
-            Ok(bytes) => Outcome::Done(bytes.into()),
+            Ok(result) if result.len() > PAYLOAD_MAX => Outcome::Failed(too_large(result.len())),
+            Ok(result) => Outcome::Done(result),
             Err(failure) => Outcome::Failed(failure),
         };
         mailbox.answer(AnswerMessage { task, ran, outcome })
@@ -168,7 +169,7 @@ impl<L: Link> Worker<L> {
         Ok(mailbox.now())
     }
 
-    fn call(&mut self, kind: WireKind, arguments: &[u8]) -> Result<Vec<u8>, Failure> {
+    fn call(&mut self, kind: WireKind, arguments: &[u8]) -> Result<Payload, Failure> {
         match self.definitions.get(kind.0 as usize) {
             Some(definition) => run_guarded(definition, &mut self.context, arguments),
             None => Err(Failure::Unknown),

@@ -23,7 +23,7 @@ use crate::pool::handle::decode;
 use crate::pool::reply::{Arrival, Batch, Inbox, Promise, Settled};
 use crate::pool::{Answer, Pool, encode};
 use crate::task::{Call, Conditions, Task};
-use bytes::Bytes;
+use crate::wire::payload::Payload;
 
 /// Calls that a stream is ahead of its user at most: enough to fill the windows of many workers with the
 /// shortest tasks.
@@ -73,7 +73,7 @@ pub(super) struct Load {
 
 pub(super) struct Ready {
     index: usize,
-    arguments: Bytes,
+    arguments: Payload,
     conditions: Conditions,
 }
 
@@ -161,13 +161,14 @@ impl<T: Task, I: Iterator<Item = Call<T>>> Feed<T, I> {
 
     /// Takes a call from the source, and encodes it. Whether there was one.
     fn take(&mut self) -> bool {
-        let Some(call) = self.calls.next() else { return false };
-        let admitted = self.pool.check(self.program).and_then(|()| encode(&call));
+        let Some(mut call) = self.calls.next() else { return false };
+        let admitted = self.pool.check(self.program).and_then(|()| encode(&mut call));
         let index = self.taken;
         self.taken += 1;
         self.held.calls += 1;
         match admitted {
-            Ok(arguments) => {
+            Ok(draft) => {
+                let arguments = draft.finish(call.args_mut(), T::show_arguments);
                 self.held.bytes += arguments.len();
                 self.ready.push_back(Ready { index, arguments, conditions: call.conditions() });
             }

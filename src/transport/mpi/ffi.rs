@@ -19,6 +19,8 @@ use std::thread::{self, ThreadId};
 use bytes::Bytes;
 use mpi::ffi;
 
+use crate::process;
+
 /// A failed MPI call.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{call} failed: {text} (code {code})")]
@@ -465,6 +467,13 @@ pub(crate) struct Completed<L> {
 }
 
 impl Memory {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Out(bytes) => bytes.len(),
+            Self::In(_, coming) => *coming,
+        }
+    }
+
     /// What has come, when the operation has ended well.
     fn into_received(self) -> Received {
         match self {
@@ -501,6 +510,11 @@ impl<L: PartialEq> Operations<L> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.raw.is_empty()
+    }
+
+    /// How many bytes are to be moved by what is under way.
+    pub(crate) fn bytes(&self) -> usize {
+        self.owned.iter().map(|(_, memory)| memory.bytes()).sum()
     }
 
     /// Starts to send `bytes` to rank 0 of the other side, or gives them back if that cannot be done now.
@@ -556,6 +570,7 @@ impl<L: PartialEq> Operations<L> {
         let count = c_int::try_from(message.length).expect("the length came from an MPI count");
         memory.reserve_exact(message.length);
         let free = memory.spare_capacity_mut();
+        process::prefer_large_pages(free);
         let mut request = MaybeUninit::uninit();
         // SAFETY: there is room for `count` bytes, which the probe promised; it does not move when the vector does, which
         // is kept in `owned`, untouched, until the request ends (MPI-4.1 §3.7).

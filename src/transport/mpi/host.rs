@@ -368,6 +368,10 @@ impl Transport for MpiTransport {
             || self.peers.values().any(|peer| !peer.outbox.is_empty())
     }
 
+    fn bytes_under_way(&self) -> usize {
+        self.operations.bytes()
+    }
+
     fn has_arrived(&mut self) -> bool {
         let is_here = |peer: &Peer| !peer.is_suspect && !matches!(peer.comm.probe(), Ok(None));
         !self.notices.is_empty()

@@ -9,10 +9,14 @@ use bytes::Bytes;
 
 use super::ffi::{Comm, Completed, MpiError, Operations, Received};
 use super::traffic;
+use crate::process;
 use crate::transport::bells::Pair;
 use crate::transport::{Attention, Link, LinkError, Patience};
 use crate::wire::flow::{Flow, Inbox, Outbox};
 use crate::wire::frame::Parcel;
+
+/// A worker that has had nothing to do for so long gives back the memory that it has kept for more.
+const TIDY_AFTER: Duration = Duration::from_secs(5);
 
 /// The connection of a worker to its host.
 pub(crate) struct MpiLink {
@@ -98,11 +102,14 @@ impl MpiLink {
 
     /// Makes progress until something holds.
     fn wait_until(&mut self, holds: impl Fn(&Self) -> bool) -> Result<(), LinkError> {
-        let mut patience = Patience::new();
+        let (begun, mut patience, mut is_tidy) = (Instant::now(), Patience::new(), false);
         while !holds(self) {
             if self.progress()? {
                 patience.reset();
             } else if let Some(nap) = patience.pause(self.attention()) {
+                if begun.elapsed() > TIDY_AFTER && !std::mem::replace(&mut is_tidy, true) {
+                    process::give_back_freed_memory();
+                }
                 self.nap(nap)?;
             }
         }
@@ -113,7 +120,7 @@ impl MpiLink {
     fn attention(&self) -> Attention {
         match &self.bells {
             // What is under way needs this side's attention.
-            _ if !self.operations.is_empty() => Attention::Close,
+            _ if !self.operations.is_empty() => Attention::to(self.operations.bytes()),
             Some(_) => Attention::Rung,
             None => Attention::Remote,
         }
