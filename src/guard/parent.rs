@@ -81,7 +81,9 @@ impl Parent {
                     return Some(start);
                 }
                 Received::Message(ToGuard::Kill { .. }) | Received::Gone => return None,
-                Received::Message(ToGuard::Spawned | ToGuard::Taken { .. } | ToGuard::Beat)
+                Received::Message(
+                    ToGuard::Spawned | ToGuard::Taken { .. } | ToGuard::Beat | ToGuard::Recall,
+                )
                 | Received::Nothing => {}
             }
         }
@@ -134,6 +136,7 @@ impl Parent {
             Received::Gone => Wish::Kill { grace: Duration::ZERO },
             Received::Message(ToGuard::Kill { grace }) => Wish::Kill { grace },
             Received::Message(ToGuard::Spawned) => Wish::CountAsReady,
+            Received::Message(ToGuard::Recall) => Wish::Recall,
             Received::Message(ToGuard::Taken { cost }) => {
                 let room = self.room.saturating_add(i64::try_from(cost).unwrap_or(i64::MAX));
                 self.room = room.min(WINDOW as i64);
@@ -155,7 +158,11 @@ impl Parent {
             match self.receive() {
                 Received::Message(ToGuard::Spawned) => return true,
                 Received::Message(
-                    ToGuard::Kill { .. } | ToGuard::Start(_) | ToGuard::Taken { .. } | ToGuard::Beat,
+                    ToGuard::Kill { .. }
+                    | ToGuard::Start(_)
+                    | ToGuard::Taken { .. }
+                    | ToGuard::Beat
+                    | ToGuard::Recall,
                 )
                 | Received::Nothing => {}
                 Received::Gone => return false,
@@ -248,6 +255,7 @@ pub(super) enum Wish {
     None,
     Kill { grace: Duration },
     CountAsReady,
+    Recall,
 }
 
 enum Received {
