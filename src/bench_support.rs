@@ -67,8 +67,10 @@ impl SimulatedPool {
             match action {
                 Action::Send { worker, task, .. } => self.held.push_back((worker, task)),
                 Action::Resolve { resolution: Resolution::Answered, .. } => self.answered += 1,
-                Action::Spawn { .. } => {}
+                // Nobody is stopped: it is a matter of moments until they answer.
+                Action::Spawn { .. } | Action::Recall { .. } => {}
                 Action::Resolve { .. }
+                | Action::Resume { .. }
                 | Action::Recant { .. }
                 | Action::Retire { .. }
                 | Action::Abandon { .. }

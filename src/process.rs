@@ -206,6 +206,7 @@ pub(crate) struct Board {
 const BOARD_TASK: usize = 0;
 const BOARD_READS: usize = 1;
 const BOARD_CONSTANTS: usize = 2;
+const BOARD_CLAIM: usize = 6;
 const BOARD_WORDS: usize = 8;
 const BOARD_BYTES: usize = BOARD_WORDS * size_of::<AtomicU64>();
 
@@ -228,11 +229,16 @@ impl Board {
         Ok((board, constants))
     }
 
-    fn word(&self, at: usize) -> &AtomicU64 {
+    fn word(&self, at: usize) -> &'static AtomicU64 {
         assert!(at < BOARD_WORDS);
         // SAFETY: the mapping has so many words, is aligned to a page, stays for ever, and is written by atomic
         // operations only, whatever process does so.
         unsafe { self.words.add(at).as_ref() }
+    }
+
+    /// Where it is decided which task begins.
+    pub(crate) fn claim(&self) -> &'static AtomicU64 {
+        self.word(BOARD_CLAIM)
     }
 
     /// Says which task runs.

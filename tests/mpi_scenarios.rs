@@ -38,6 +38,7 @@ scenarios! {
     eight_threads_submit;
     a_second_thread_works_while_main_waits;
     ten_thousand_sizes_come_back_intact.limit(120);
+    nobody_waits_behind_a_task_that_turns_out_long;
 
     dropped_with_work_pending;
     dropped_while_a_task_never_ends;

@@ -21,6 +21,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "launch",
             "process",
             "transport::bells",
+            "transport::claim",
             "transport::control",
             "transport::heartbeat",
             "transport::mpi",

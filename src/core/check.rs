@@ -1,9 +1,10 @@
 //! The whole-state check of tests: everything that must hold between two events, however it came about.
 
 use super::Time;
+use super::line::Line;
 use super::scheduler::{Phase, Scheduler};
 use super::task::Place;
-use super::worker::State;
+use super::worker::{Recall, State};
 use crate::ids::{TaskId, WorkerId};
 
 impl Scheduler {
@@ -16,9 +17,8 @@ impl Scheduler {
         self.starting.assert_consistent();
         self.retiring.assert_consistent();
         for program in &self.programs {
-            for line in [&program.ready, &program.idle, &program.running, &program.roomy] {
-                line.assert_consistent();
-            }
+            let lines = [&program.ready, &program.idle, &program.running, &program.roomy, &program.crowded];
+            lines.into_iter().for_each(Line::assert_consistent);
             program.queue.assert_consistent(|task| self.tasks.contains(task.0));
             let is_starving = program.is_unserved() && program.draining == 0;
             assert!(is_starving || program.starving_since.is_none(), "a served program starves");
@@ -42,18 +42,22 @@ impl Scheduler {
                 self.retiring.contains(id),
                 program.ready.contains(id),
                 program.roomy.contains(id),
+                program.crowded.contains(id),
             ];
             let (state, expected) = match &worker.state {
-                State::Starting { .. } => (0, [true, false, false, false, false, false]),
-                State::Idle => (1, [false, true, false, false, true, false]),
+                State::Starting { .. } => (0, [true, false, false, false, false, false, false]),
+                State::Idle => (1, [false, true, false, false, true, false, false]),
                 State::Busy(window) => {
                     window.assert_consistent(&self.config);
-                    (2, [false, false, true, false, true, lines[5]])
+                    let is_crowded = worker.recall == Recall::Possible;
+                    assert!(!is_crowded || window.len() > 1, "{id} is crowded with one task");
+                    let is_roomy = lines[5] && worker.recall != Recall::Asked;
+                    (2, [false, false, true, false, true, is_roomy, is_crowded])
                 }
-                State::Retiring => (3, [false, false, false, true, false, false]),
+                State::Retiring => (3, [false, false, false, true, false, false, false]),
                 State::Draining(window) => {
                     window.assert_consistent(&self.config);
-                    (4, [false; 6])
+                    (4, [false; 7])
                 }
             };
             assert_eq!(lines, expected, "{id} stands in the wrong lines");

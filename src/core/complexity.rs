@@ -83,6 +83,8 @@ fn work_per_event_is_bounded() {
             Action::Send { worker, task, .. } => Some((worker, task)),
             Action::Spawn { .. }
             | Action::Recant { .. }
+            | Action::Recall { .. }
+            | Action::Resume { .. }
             | Action::Retire { .. }
             | Action::Abandon { .. }
             | Action::Kill { .. }

@@ -26,7 +26,8 @@ impl Scheduler {
     fn program_deadline(&self, index: usize) -> Option<Time> {
         meter::step();
         let unneeded = self.unneeded_until(index).map(|(_, until)| until);
-        [unneeded, self.growth_at(&self.programs[index])].into_iter().flatten().min()
+        let recall = self.crowd_due(index).map(|(_, at)| at);
+        [unneeded, self.growth_at(&self.programs[index]), recall].into_iter().flatten().min()
     }
 
     /// When a program may have one more worker, or ask another program for one.

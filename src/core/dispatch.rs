@@ -9,7 +9,7 @@ use super::meter;
 use super::scheduler::Scheduler;
 use super::task::{Place, Task};
 use super::window::Window;
-use super::worker::State;
+use super::worker::{Recall, State};
 use crate::ids::{ProgramId, TaskId, WorkerId};
 
 /// How many busy workers are asked before a task is left to wait for the next answer.
@@ -75,7 +75,13 @@ impl Scheduler {
                 program.idle.leave(id);
                 program.running.join(id, now);
             }
-            State::Busy(window) => window.push(task_id, cost),
+            State::Busy(window) => {
+                window.push(task_id, cost);
+                if worker.recall == Recall::Unneeded {
+                    worker.recall = Recall::Possible;
+                    program.crowded.join(id, now);
+                }
+            }
             State::Starting { .. } | State::Draining(_) | State::Retiring => {
                 unreachable!("it takes no tasks")
             }
@@ -92,7 +98,8 @@ impl Scheduler {
     pub(super) fn note_room(&mut self, id: WorkerId) {
         let worker = &self.workers[&id];
         let roomy = &mut self.programs[worker.program.0 as usize].roomy;
-        let has_room = busy_window(&worker.state).admits(Cost::LEAST, &self.config);
+        let is_open = worker.recall != Recall::Asked;
+        let has_room = is_open && busy_window(&worker.state).admits(Cost::LEAST, &self.config);
         if has_room && !roomy.contains(id) {
             roomy.join(id, self.now);
         } else if !has_room {

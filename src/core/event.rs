@@ -25,6 +25,9 @@ pub(crate) enum Event {
     Ready { worker: WorkerId },
     /// The worker answered a task, in whatever way; `ran` is the time that it took there.
     Answered { worker: WorkerId, task: TaskId, ran: Duration },
+    /// What a `Recall` came to: the worker begins nothing more before it is told to `Resume`, and this is the last
+    /// task that it has begun.
+    Recalled { worker: WorkerId, begun: Option<TaskId> },
     /// The worker died, was killed, or broke the protocol.
     Lost { worker: WorkerId },
     /// A worker that was asked to retire has left and is disconnected.
@@ -42,7 +45,7 @@ pub(crate) struct Terms {
     pub(crate) deadline: Option<Time>,
     /// How long it may run, each time that it is tried.
     pub(crate) timeout: Option<Duration>,
-    /// It is sent to one worker at most: with that worker it is lost.
+    /// It begins on one worker at most: with that worker it is lost.
     pub(crate) once: bool,
 }
 
@@ -68,6 +71,11 @@ pub(crate) enum Action {
     /// Tell a worker that a task of its window is no longer wanted. It still answers it, which means nothing if the
     /// task is resolved meanwhile.
     Recant { worker: WorkerId, task: TaskId },
+    /// Stop a worker from beginning another task. `Recalled` follows, unless it is lost before or leaves; or never, if
+    /// it cannot be stopped.
+    Recall { worker: WorkerId },
+    /// Let a stopped worker go on: what it was sent before this and has not begun is not its business any more.
+    Resume { worker: WorkerId },
     /// Ask a healthy worker with an empty window to leave.
     Retire { worker: WorkerId },
     /// Give a worker up, without a collective: it was lost, or missed a deadline.

@@ -5,7 +5,7 @@
 
 use super::Action;
 use super::scheduler::Scheduler;
-use super::worker::{State, Worker};
+use super::worker::{Recall, State, Worker};
 use crate::ids::{ProgramId, WorkerId};
 
 impl Scheduler {
@@ -18,7 +18,8 @@ impl Scheduler {
         program.starting += 1;
         let round = program.health.round();
         let state = State::Starting { since: now };
-        self.workers.insert(worker, Worker { program: id, round, proven: false, state });
+        self.workers
+            .insert(worker, Worker { program: id, round, proven: false, recall: Recall::Unneeded, state });
         self.ordered.join(worker, now);
         self.counted.spawns += 1;
         self.actions.push_back(Action::Spawn { worker, program: id });
@@ -43,6 +44,7 @@ impl Scheduler {
 
     /// Lets a busy worker finish what it holds and then leave.
     pub(super) fn drain(&mut self, id: WorkerId) {
+        self.leave_crowd(id);
         let worker = self.workers.get_mut(&id).expect("only a known worker is drained");
         let State::Busy(window) = std::mem::replace(&mut worker.state, State::Retiring) else {
             unreachable!("only a busy worker is drained");
@@ -79,6 +81,7 @@ impl Scheduler {
                 program.ready.leave(id);
                 program.running.leave(id);
                 program.roomy.leave(id);
+                program.crowded.leave(id);
             }
             State::Draining(_) => program.draining -= 1,
             State::Retiring => {

@@ -23,6 +23,7 @@ mod meter;
 mod population;
 mod program;
 mod queue;
+mod recall;
 #[cfg(test)]
 mod scenarios;
 mod scheduler;

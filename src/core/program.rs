@@ -23,6 +23,8 @@ pub(super) struct Program {
     pub(super) running: Line,
     /// Those that are busy and may be given another short task, in turn.
     pub(super) roomy: Line,
+    /// Those that are busy and have tasks waiting behind another, since their windows were last looked at.
+    pub(super) crowded: Line,
     pub(super) health: Health,
     /// Since when tasks have been waiting with no worker there, coming or draining.
     pub(super) starving_since: Option<Time>,
@@ -43,6 +45,7 @@ impl Program {
             idle: Line::default(),
             running: Line::default(),
             roomy: Line::default(),
+            crowded: Line::default(),
             health: Health::default(),
             starving_since: None,
             ran_mean: None,

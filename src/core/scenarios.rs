@@ -58,6 +58,8 @@ fn event(words: &[&str]) -> Event {
         ["failed", w, "for", "good"] => Event::SpawnFailed { worker: worker(w), lasting: true },
         ["ready", w] => Event::Ready { worker: worker(w) },
         ["answers", w, t, ran] => Event::Answered { worker: worker(w), task: task(t), ran: duration(ran) },
+        ["recalled", w] => Event::Recalled { worker: worker(w), begun: None },
+        ["recalled", w, "after", t] => Event::Recalled { worker: worker(w), begun: Some(task(t)) },
         ["lost", w] => Event::Lost { worker: worker(w) },
         ["gone", w] => Event::Gone { worker: worker(w) },
         ["tick"] => Event::Tick,
@@ -104,6 +106,8 @@ fn shown(action: Action) -> String {
         Action::Send { worker, task, attempt: 1 } => format!("send w{} t{}", worker.0, task.0),
         Action::Send { worker, task, attempt } => format!("send w{} t{} #{attempt}", worker.0, task.0),
         Action::Recant { worker, task } => format!("recant w{} t{}", worker.0, task.0),
+        Action::Recall { worker } => format!("recall w{}", worker.0),
+        Action::Resume { worker } => format!("resume w{}", worker.0),
         Action::Retire { worker } => format!("retire w{}", worker.0),
         Action::Abandon { worker } => format!("abandon w{}", worker.0),
         Action::Kill { worker } => format!("kill w{}", worker.0),
@@ -665,5 +669,90 @@ fn what_may_run_once_is_lost_with_its_worker_and_shares_no_window() {
         11ms   submit t1           |
         12ms   lost w0             | abandon w0, t0 lost 1, spawn w1
         ",
+    );
+}
+
+#[test]
+fn what_waits_behind_a_task_that_turns_out_long_goes_to_who_is_free() {
+    play(
+        Config { idle_timeout: Duration::from_secs(60), ..workers(2, 2) },
+        1,
+        "
+        0ms    tick                  | spawn w0, spawn w1
+        90ms   ready w0              |
+        90ms   ready w1              |
+        91ms   submit t0             | send w1 t0
+        92ms   answers w1 t0 1us     | t0 answered
+        93ms   submit t1             | send w1 t1
+        93ms   submit t2             | send w0 t2
+        93ms   submit t3             | send w1 t3
+        93ms   submit t4             | send w0 t4
+        93ms   submit t5             | send w1 t5
+        93ms   submit t6             | send w0 t6
+        94ms   answers w1 t1 1us     | t1 answered
+        94ms   answers w1 t3 1us     | t3 answered
+        94ms   answers w1 t5 1us     | t5 answered
+        94ms   next 95ms
+        95ms   until                 | recall w0
+        95ms   next never
+        96ms   recalled w0 after t2  | resume w0, send w1 t4, send w1 t6
+        97ms   answers w1 t4 1us     | t4 answered
+        97ms   answers w1 t6 1us     | t6 answered
+        97ms   submit t7             | send w1 t7
+        5s     answers w0 t2 5s      | t2 answered
+    ",
+    );
+}
+
+/// What it had begun by then is heard of later, or was heard of before; or it had begun nothing yet.
+#[test]
+fn what_comes_back_is_what_has_not_begun() {
+    play(
+        Config { idle_timeout: Duration::from_secs(60), ..workers(2, 2) },
+        1,
+        "
+        0ms    tick                  | spawn w0, spawn w1
+        90ms   ready w0              |
+        91ms   submit t0             | send w0 t0
+        92ms   answers w0 t0 1us     | t0 answered
+        93ms   submit t1             | send w0 t1
+        93ms   submit t2             | send w0 t2
+        93ms   submit t3             | send w0 t3
+        93ms   submit t4             | send w0 t4
+        94ms   ready w1              |
+        95ms   until                 | recall w0
+        96ms   recalled w0 after t2  | resume w0, send w1 t3, send w1 t4
+        97ms   answers w1 t3 1us     | t3 answered
+        97ms   answers w1 t4 1us     | t4 answered
+        98ms   answers w0 t1 1us     | t1 answered
+        98ms   submit t5             | send w1 t5
+        98ms   submit t6             | send w0 t6
+        98ms   answers w1 t5 1us     | t5 answered
+        100ms  until                 | recall w0
+        100ms  answers w0 t2 1us     | t2 answered
+        100ms  answers w0 t6 1us     | t6 answered
+        100ms  submit t7             | send w0 t7
+        101ms  recalled w0 after t6  | resume w0, send w0 t7
+        102ms  recalled w0 after t7  | abandon w0, send w1 t7 #2, spawn w2
+    ",
+    );
+}
+
+#[test]
+fn what_waits_is_asked_back_for_a_worker_that_could_be_started() {
+    play(
+        workers(0, 2),
+        1,
+        "
+        0ms    submit t0             | spawn w0
+        90ms   ready w0              | send w0 t0
+        92ms   answers w0 t0 1us     | t0 answered
+        93ms   submit t1             | send w0 t1
+        93ms   submit t2             | send w0 t2
+        95ms   until                 | recall w0
+        95ms   recalled w0 after t1  | resume w0
+        300ms  until                 | spawn w1
+        400ms  ready w1              | send w1 t2
+    ",
     );
 }

@@ -121,6 +121,7 @@ impl Scheduler {
             Event::SpawnFailed { worker, lasting } => self.on_spawn_failed(worker, lasting),
             Event::Ready { worker } => self.on_ready(worker),
             Event::Answered { worker, task, ran } => self.on_answered(worker, task, ran),
+            Event::Recalled { worker, begun } => self.on_recalled(worker, begun),
             Event::Lost { worker } => self.on_lost(worker),
             Event::Gone { worker } => self.on_gone(worker),
             Event::Tick => {}
@@ -223,9 +224,9 @@ impl Scheduler {
         self.on_window_shrunk(id);
     }
 
-    /// A worker's first task is done: it runs the next, or has nothing left to do.
-    fn on_window_shrunk(&mut self, id: WorkerId) {
-        let worker = self.workers.get_mut(&id).expect("it has just answered");
+    /// A worker's first task is done, or was taken back: it runs the next, or has nothing left to do.
+    pub(super) fn on_window_shrunk(&mut self, id: WorkerId) {
+        let worker = self.workers.get_mut(&id).expect("it holds a window");
         let program = &mut self.programs[worker.program.0 as usize];
         match &worker.state {
             State::Busy(window) if window.is_empty() => {
@@ -234,9 +235,13 @@ impl Scheduler {
                 program.roomy.leave(id);
                 program.idle.join(id, self.now);
             }
-            State::Busy(_) => {
+            State::Busy(window) => {
+                let is_alone = window.len() == 1;
                 program.running.rejoin(id, self.now);
                 self.note_room(id);
+                if is_alone {
+                    self.leave_crowd(id);
+                }
             }
             State::Draining(window) if window.is_empty() => {
                 program.draining -= 1;
@@ -372,6 +377,7 @@ impl Scheduler {
     fn settle(&mut self) {
         for program in 0..self.programs.len() {
             self.dispatch(program_id(program));
+            self.recall_waiting(program);
         }
         self.retire_unneeded();
         self.spawn_needed();

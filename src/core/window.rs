@@ -4,6 +4,7 @@
 //! task that may be long is always alone: nothing must wait behind it while another worker is idle.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::estimate::Cost;
 use super::time::nanos;
@@ -60,6 +61,21 @@ impl Window {
     /// nothing more should wait behind it.
     pub(super) fn overruns(&self, now: Time, config: &Config) -> bool {
         now.since(self.running_since) > config.window_budget
+    }
+
+    /// Whether the first task has run for so long.
+    pub(super) fn stalls(&self, now: Time, patience: Duration) -> bool {
+        now.since(self.running_since) >= patience
+    }
+
+    /// Takes out what is behind the last task that has begun; all, if that is not there any more. None if that is
+    /// nothing.
+    pub(super) fn give_back(&mut self, begun: Option<TaskId>, now: Time) -> Option<Window> {
+        let last = begun.and_then(|begun| self.held.iter().position(|&(task, _)| task == begun));
+        let held = self.held.split_off(last.map_or(0, |last| last + 1));
+        let load = held.iter().map(|&(_, cost)| known(cost)).sum();
+        self.load -= load;
+        (!held.is_empty()).then_some(Window { held, load, running_since: now })
     }
 
     /// Whether nothing is left.

@@ -14,7 +14,19 @@ pub(super) struct Worker {
     pub(super) round: u32,
     /// Whether it has ever answered.
     pub(super) proven: bool,
+    pub(super) recall: Recall,
     pub(super) state: State,
+}
+
+/// Whether what waits in a worker's window may be asked back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recall {
+    /// Nothing waits there, or nothing but what it is known to have begun.
+    Unneeded,
+    /// Something may wait: it stands in the line of those that are looked at now and then.
+    Possible,
+    /// It was asked, and is given nothing more while it is busy. Those that were sent on the way come back, too.
+    Asked,
 }
 
 /// What a worker is doing. Only these exist; whatever else could be said follows from them.

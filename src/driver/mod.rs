@@ -192,6 +192,7 @@ impl<T: Transport> Driver<T> {
                 Report::Spawned { worker } => self.tell(Event::Spawned { worker }),
                 Report::SpawnFailed { worker, failure } => self.on_spawn_failed(worker, failure),
                 Report::Frame { worker, bytes } => self.on_frame(worker, bytes),
+                Report::Recalled { worker, begun } => self.tell(Event::Recalled { worker, begun }),
                 Report::Lost { worker, reason } => self.on_lost(worker, SpawnCause::Ended, reason),
             }
         }
@@ -288,6 +289,8 @@ impl<T: Transport> Driver<T> {
                 Action::Spawn { worker, program } => self.spawn(worker, program),
                 Action::Send { worker, task, attempt } => self.send(worker, task, attempt),
                 Action::Recant { worker, task } => self.roster.recant(worker, task),
+                Action::Recall { worker } => self.transport.recall(worker),
+                Action::Resume { worker } => self.roster.resume(worker),
                 Action::Retire { worker } => self.roster.retire(worker),
                 Action::Abandon { worker } => self.abandon(worker),
                 Action::Kill { worker } => self.kill(worker),

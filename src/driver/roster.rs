@@ -63,6 +63,8 @@ enum Phase {
 
 #[derive(Default)]
 struct Unsent {
+    /// Before all the others.
+    resume: bool,
     tasks: Vec<TaskMessage>,
     recanted: Vec<TaskId>,
     retire: bool,
@@ -223,6 +225,15 @@ impl Roster {
         }
     }
 
+    /// What the worker was sent and has not begun has gone back, and what has not even been sent with it.
+    pub(super) fn resume(&mut self, worker: WorkerId) {
+        if let Some(member) = self.members.get_mut(&worker) {
+            member.unsent.tasks.clear();
+            member.unsent.resume = true;
+            self.list(worker);
+        }
+    }
+
     pub(super) fn retire(&mut self, worker: WorkerId) {
         if let Some(member) = self.members.get_mut(&worker) {
             member.unsent.retire = true;
@@ -243,7 +254,10 @@ impl Roster {
     pub(super) fn flush(&mut self, mut send: impl FnMut(WorkerId, Parcel)) {
         for worker in self.unsent.drain(..) {
             let Some(member) = self.members.get_mut(&worker) else { continue };
-            let Unsent { tasks, recanted, retire, listed } = &mut member.unsent;
+            let Unsent { resume, tasks, recanted, retire, listed } = &mut member.unsent;
+            if std::mem::take(resume) {
+                send(worker, ToWorker::Resume.encode());
+            }
             for batch in batches(tasks) {
                 send(worker, encode_tasks(batch));
             }

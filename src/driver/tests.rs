@@ -71,6 +71,8 @@ impl Transport for Scripted {
         }
     }
 
+    fn recall(&mut self, _worker: WorkerId) {}
+
     fn disconnect(&mut self, worker: WorkerId) {
         self.notes.borrow_mut().disconnected.push(worker);
     }
@@ -109,7 +111,7 @@ fn good(message: &ToWorker) -> Vec<Reaction> {
         ToWorker::Tasks(tasks) => {
             vec![Reaction::Say(FromWorker::Answers(tasks.iter().map(doubled).collect()))]
         }
-        ToWorker::Recant(_) => vec![],
+        ToWorker::Recant(_) | ToWorker::Resume => vec![],
         ToWorker::Retire => vec![Reaction::Say(FromWorker::Bye)],
     }
 }
@@ -125,7 +127,7 @@ fn doubled(message: &crate::wire::message::TaskMessage) -> AnswerMessage {
 fn good_but(message: &ToWorker, with_tasks: impl FnOnce() -> Vec<Reaction>) -> Vec<Reaction> {
     match message {
         ToWorker::Tasks(_) => with_tasks(),
-        ToWorker::Welcome(_) | ToWorker::Recant(_) | ToWorker::Retire => good(message),
+        ToWorker::Welcome(_) | ToWorker::Recant(_) | ToWorker::Resume | ToWorker::Retire => good(message),
     }
 }
 
@@ -242,7 +244,7 @@ fn a_second_answer_does_not_replace_the_first() {
             let again = AnswerMessage { outcome: Outcome::Done(second.into()), ..doubled(&tasks[0]) };
             vec![Reaction::Say(FromWorker::Answers(vec![doubled(&tasks[0]), again]))]
         }
-        ToWorker::Welcome(_) | ToWorker::Recant(_) | ToWorker::Retire => good(message),
+        ToWorker::Welcome(_) | ToWorker::Recant(_) | ToWorker::Resume | ToWorker::Retire => good(message),
     });
     assert_eq!(bench.run(1).expect("the first answer is right"), 2);
 }
@@ -254,7 +256,7 @@ fn a_refused_worker_that_dies_is_forgotten() {
             let failure = crate::wire::message::Failure::Returned { causes: vec!["no licence".to_owned()] };
             vec![Reaction::Say(FromWorker::Unfit(failure)), Reaction::Die]
         }
-        ToWorker::Tasks(_) | ToWorker::Recant(_) => good(message),
+        ToWorker::Tasks(_) | ToWorker::Recant(_) | ToWorker::Resume => good(message),
         ToWorker::Retire => vec![],
     });
     assert!(bench.run(1).is_err());
@@ -309,7 +311,7 @@ fn a_refused_worker_leaves_in_order() {
             let failure = crate::wire::message::Failure::Returned { causes: vec!["no licence".to_owned()] };
             vec![Reaction::Say(FromWorker::Unfit(failure))]
         }
-        ToWorker::Tasks(_) | ToWorker::Recant(_) | ToWorker::Retire => good(message),
+        ToWorker::Tasks(_) | ToWorker::Recant(_) | ToWorker::Resume | ToWorker::Retire => good(message),
     });
     let error = bench.run(1).expect_err("there is no worker");
     assert!(error.to_string().contains("no licence"), "{error}");
@@ -400,6 +402,8 @@ impl Transport for Stuck {
     }
 
     fn send(&mut self, _worker: WorkerId, _frame: Parcel) {}
+
+    fn recall(&mut self, _worker: WorkerId) {}
 
     fn disconnect(&mut self, _worker: WorkerId) {}
 

@@ -14,11 +14,13 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::output::{Outlet, Taker};
 use super::sockets::{GLANCE_EVERY, HELD_WHILE_CONNECTING, LOOK_EVERY, Sockets};
+use crate::ids::TaskId;
 use crate::launch::{
     self, BELL_VARIABLE, BOARD_VARIABLE, NEWS_VARIABLE, PEER_VARIABLE, ROLE_VARIABLE, ROLE_WORKER,
 };
 use crate::process::{self, Board};
 use crate::transport::bells::{self, Inheritance};
+use crate::transport::claim::Word;
 use crate::wire::control::{BellPlace, Ended, How, Start};
 use crate::wire::marker::Marker;
 
@@ -47,6 +49,8 @@ pub(super) struct Child {
     /// Readable when the process has ended.
     end: OwnedFd,
     pub(super) outlet: Outlet,
+    /// Where it says what it has begun.
+    word: Word,
     /// When it is to be killed that was asked to end.
     kill_at: Option<Instant>,
     news: Option<PipeReader>,
@@ -103,12 +107,14 @@ impl Child {
         let pid = Pid::from_child(&process);
         let end = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             .map_err(|error| failed("was started but cannot be watched", &error))?;
+        let word = Word::Shared(board.claim());
         let outlet = Outlet::new(stdout, stderr, board, marker, start.watch.is_output_wanted);
         Ok(Self {
             process,
             pid,
             end,
             outlet,
+            word,
             kill_at: None,
             news: Some(news),
             passed: Passed::Nothing,
@@ -193,6 +199,12 @@ impl Child {
             sockets.look(self.pid, self.end.as_fd());
         }
         before < Passed::Init && self.passed >= Passed::Init
+    }
+
+    /// Stops the worker from beginning another task. Returns the last that it has begun; nothing, if it cannot be
+    /// stopped.
+    pub(super) fn recall(&self) -> Option<Option<TaskId>> {
+        self.word.recall()
     }
 
     /// Asks the worker, and what is in its process group, to end; after this time it is ordered.

@@ -166,6 +166,11 @@ fn attend(parent: &mut Parent, child: &mut Child, order: Option<&PipeReader>) {
                 match wish {
                     Wish::Kill { grace } => child.ask_to_end(grace),
                     Wish::CountAsReady => child.count_as_ready(),
+                    // One that cannot be stopped goes on, and nothing is said.
+                    Wish::Recall => {
+                        let begun = child.recall();
+                        begun.into_iter().for_each(|begun| parent.say(&FromGuard::Recalled { begun }));
+                    }
                     Wish::None => {}
                 }
             }

@@ -90,7 +90,9 @@ impl Parent {
                     return Some(start);
                 }
                 Received::Message(ToGuard::Kill { .. }) | Received::Gone => return None,
-                Received::Message(ToGuard::Spawned | ToGuard::Taken { .. } | ToGuard::Beat)
+                Received::Message(
+                    ToGuard::Spawned | ToGuard::Taken { .. } | ToGuard::Beat | ToGuard::Recall,
+                )
                 | Received::Nothing => {}
             }
         }
@@ -163,6 +165,7 @@ impl Parent {
             Received::Gone => Wish::Kill { grace: Duration::ZERO },
             Received::Message(ToGuard::Kill { grace }) => Wish::Kill { grace },
             Received::Message(ToGuard::Spawned) => Wish::CountAsReady,
+            Received::Message(ToGuard::Recall) => Wish::Recall,
             Received::Message(ToGuard::Taken { cost }) => {
                 let room = self.room.saturating_add(i64::try_from(cost).unwrap_or(i64::MAX));
                 self.room = room.min(WINDOW as i64);
@@ -184,7 +187,11 @@ impl Parent {
             match self.receive() {
                 Received::Message(ToGuard::Spawned) => return true,
                 Received::Message(
-                    ToGuard::Kill { .. } | ToGuard::Start(_) | ToGuard::Taken { .. } | ToGuard::Beat,
+                    ToGuard::Kill { .. }
+                    | ToGuard::Start(_)
+                    | ToGuard::Taken { .. }
+                    | ToGuard::Beat
+                    | ToGuard::Recall,
                 )
                 | Received::Nothing => {}
                 Received::Gone => return false,
@@ -277,6 +284,7 @@ pub(super) enum Wish {
     None,
     Kill { grace: Duration },
     CountAsReady,
+    Recall,
 }
 
 enum Received {

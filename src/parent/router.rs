@@ -147,6 +147,7 @@ impl Router {
                 self.transport.spawn(worker, &Program::of_start(start));
             }
             ToParent::Frame { worker, bytes } => self.transport.send(worker, Parcel::from(bytes)),
+            ToParent::Recall { worker } => self.transport.recall(worker),
             ToParent::Disconnect { worker } => {
                 self.workers = self.workers.saturating_sub(1);
                 self.transport.disconnect(worker);
@@ -184,6 +185,7 @@ impl Router {
                 let head = wire::frame_head(worker, bytes.len());
                 self.post(head, bytes.into());
             }
+            Report::Recalled { worker, begun } => self.say(FromParent::Recalled { worker, begun }),
             Report::Lost { worker, reason } => self.say(FromParent::Lost { worker, reason }),
         }
     }

@@ -53,6 +53,15 @@ crate::tasks! {
         }
     }
 
+    /// Counts that it has begun, and waits before its gate, if it has one, whatever is said meanwhile.
+    fn pass(number: usize, gate: Option<Gate>) -> usize {
+        BEGUN[number].fetch_add(1, Ordering::SeqCst);
+        while gate.is_some_and(|gate| !gate.is_open()) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(number)
+    }
+
     fn whoami(context: &mut Context) -> (u64, String, u32) {
         Ok((context.worker().number(), context.host().to_owned(), context.attempt()))
     }
@@ -74,6 +83,8 @@ pub(super) struct Gate(usize);
 static GATES: [AtomicBool; 32] = [const { AtomicBool::new(false) }; 32];
 /// Which of them a task stands before.
 static REACHED: [AtomicBool; 32] = [const { AtomicBool::new(false) }; 32];
+/// How often each call of `pass` has begun.
+static BEGUN: [AtomicUsize; 51] = [const { AtomicUsize::new(0) }; 51];
 static GATE_NEXT: AtomicUsize = AtomicUsize::new(0);
 
 impl Gate {
@@ -537,4 +548,24 @@ fn an_error_of_a_submit_passes_through_anyhow() {
     assert_eq!(submit(&pool).expect("the pool is open"), 2);
     pool.shutdown();
     assert!(submit(&pool).expect_err("the pool is closed").to_string().contains("shut down"));
+}
+
+#[test]
+fn those_behind_a_task_that_turns_out_long_run_elsewhere_and_once() {
+    in_time(|| {
+        let pool = Pool::builder().workers(2..=2).loopback().build().expect("it can be built");
+        // What one of its kind takes is known from these.
+        for _ in 0..100 {
+            pool.submit(pass(50, None)).expect("the pool is open").wait().expect("it passes");
+        }
+        let gate = Gate::new();
+        let calls = (0..50).map(move |number| pass(number, (number == 5).then_some(gate)));
+        let all = thread::spawn(move || pool.map(calls).collect::<Result<Vec<_>, _>>());
+        let begun = |number: usize| BEGUN[number].load(Ordering::SeqCst);
+        until("the begin of all", || (0..50).all(|number| begun(number) > 0));
+        gate.open();
+        let all = all.join().expect("it does not panic").expect("all pass");
+        assert_eq!(all, (0..50).collect::<Vec<_>>());
+        assert!((0..50).all(|number| begun(number) == 1), "one has begun twice");
+    });
 }

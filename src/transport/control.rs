@@ -29,6 +29,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::Doorbell;
 use super::output::Voice;
 use super::stream::{Address, Stream};
+use crate::ids::TaskId;
 use crate::launch;
 use crate::process as own;
 use crate::wire::control::{Ended, How, Secret, Start, Ticket, ToGuard, WINDOW};
@@ -43,6 +44,8 @@ const TELL_ROOM: usize = WINDOW / 4;
 pub(crate) enum Notice {
     /// It passed `MPI_Init`.
     Ready,
+    /// It was stopped, when this was the last task that it had begun.
+    Recalled { begun: Option<TaskId> },
     /// It ended, or its guard did.
     Ended(Ended, Option<Whereabouts>),
 }
@@ -248,6 +251,13 @@ impl Control {
             if is_there {
                 expected.say(&ToGuard::Spawned);
             }
+        }
+    }
+
+    /// Stops a worker from beginning another task.
+    pub(crate) fn recall(&self, ticket: Ticket) {
+        if let Some(expected) = self.state.guards().expected.get_mut(&ticket) {
+            expected.say(&ToGuard::Recall);
         }
     }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use rustc_hash::FxHashMap;
 
+use super::claim::{Claim, Word};
 use super::{Doorbell, Link, LinkError, Report, Rings, Transport};
 use crate::error::{SpawnCause, SpawnFailure};
 use crate::ids::WorkerId;
@@ -22,9 +23,15 @@ use crate::worker::{self, Place};
 pub(crate) struct LoopbackTransport {
     doorbell: Arc<Doorbell>,
     registry: Arc<Registry>,
-    peers: FxHashMap<WorkerId, Sender<Bytes>>,
+    peers: FxHashMap<WorkerId, Peer>,
     reports: Receiver<Report>,
     report: Sender<Report>,
+}
+
+struct Peer {
+    inbox: Sender<Bytes>,
+    /// Where it says what it has begun.
+    word: Word,
 }
 
 impl LoopbackTransport {
@@ -40,13 +47,16 @@ impl Transport for LoopbackTransport {
         let link =
             LoopbackLink { worker, inbox, report: self.report.clone(), doorbell: Arc::clone(&self.doorbell) };
         let registry = Arc::clone(&self.registry);
+        let word = Word::own();
+        let claim = Claim::new(word.clone());
         let started = thread::Builder::new().name(format!("offshoot {worker}")).spawn(move || {
             // A broken link needs no word: the other end is what broke it.
-            let _ = worker::run(link, &registry, Place { host: "loopback".into(), rank: 0, voice: None });
+            let place = Place { host: "loopback".into(), rank: 0, claim, voice: None };
+            let _ = worker::run(link, &registry, place);
         });
         let report = match started {
             Ok(_detached) => {
-                self.peers.insert(worker, to_worker);
+                self.peers.insert(worker, Peer { inbox: to_worker, word });
                 Report::Spawned { worker }
             }
             Err(error) => {
@@ -59,9 +69,15 @@ impl Transport for LoopbackTransport {
 
     fn send(&mut self, worker: WorkerId, frame: Parcel) {
         let Some(peer) = self.peers.get(&worker) else { return };
-        if peer.send(frame.into_bytes()).is_err() {
+        if peer.inbox.send(frame.into_bytes()).is_err() {
             let report = Report::Lost { worker, reason: "its thread has ended".to_owned() };
             self.report.send(report).expect("this side holds the receiver");
+        }
+    }
+
+    fn recall(&mut self, worker: WorkerId) {
+        if let Some(begun) = self.peers.get(&worker).and_then(|peer| peer.word.recall()) {
+            self.report.send(Report::Recalled { worker, begun }).expect("this side holds the receiver");
         }
     }
 

@@ -6,11 +6,12 @@
 use bytes::Bytes;
 
 use crate::error::SpawnFailure;
-use crate::ids::WorkerId;
+use crate::ids::{TaskId, WorkerId};
 use crate::launch::Program;
 use crate::wire::frame::Parcel;
 
 pub(crate) mod bells;
+pub(crate) mod claim;
 #[cfg(feature = "mpi")]
 pub(crate) mod control;
 mod doorbell;
@@ -39,6 +40,8 @@ pub(crate) trait Transport {
     fn spawn(&mut self, worker: WorkerId, program: &Program);
     /// Sends a frame. Frames to one worker arrive in the order in which they were sent.
     fn send(&mut self, worker: WorkerId, frame: Parcel);
+    /// Stops a worker from beginning another task. [`Report::Recalled`] follows, if it can be stopped.
+    fn recall(&mut self, worker: WorkerId);
     /// Closes the connection to a worker that said goodbye: both sides do so at the same time.
     fn disconnect(&mut self, worker: WorkerId);
     /// Forgets a worker that is lost; nothing is sent to it and nothing is expected of it.
@@ -80,6 +83,8 @@ pub(crate) enum Report {
     SpawnFailed { worker: WorkerId, failure: SpawnFailure },
     /// A frame came from the worker.
     Frame { worker: WorkerId, bytes: Bytes },
+    /// The worker was stopped, when this was the last task that it had begun.
+    Recalled { worker: WorkerId, begun: Option<TaskId> },
     /// The connection to the worker broke.
     Lost { worker: WorkerId, reason: String },
 }

@@ -10,6 +10,8 @@
 //! guard ─Output────────▶ parent     lines that the worker wrote
 //! guard ◀─Taken───────── parent     so much of them has been taken: there is room for as much again
 //! guard ◀─Beat─────────▶ parent     I am here, where the two are on different hosts
+//! guard ◀─Recall──────── parent     have the worker begin nothing more, until it is told to go on, over MPI
+//! guard ─Recalled──────▶ parent     it does not, and what it has begun last
 //! guard ◀─Kill────────── parent     end the worker
 //! guard ─Leaving───────▶ parent     the worker has said goodbye, and what it wrote is on its way
 //! guard ─Ended─────────▶ parent     how the worker ended, and its last words
@@ -68,6 +70,10 @@ pub(crate) enum FromGuard {
     Beat,
     /// The worker is about to leave in order, and what it has written until then has been sent.
     Leaving,
+    /// The worker begins no other task before it is told to go on. This was the last.
+    Recalled {
+        begun: Option<TaskId>,
+    },
     /// It is a frame of its own kind, whose body is the lines; and the last here, so that the others keep their
     /// numbers.
     #[serde(skip)]
@@ -178,6 +184,8 @@ pub(crate) enum ToGuard {
     Taken { cost: u64 },
     /// I am here.
     Beat,
+    /// Have the worker begin no other task.
+    Recall,
 }
 
 /// A worker to be started: paths, arguments and variables as the operating system's bytes.

@@ -22,7 +22,7 @@ use thiserror::Error;
 use super::codec::CodecError;
 
 /// The version of everything in `wire`. Any change to a frame or a message raises it.
-pub(crate) const PROTOCOL_VERSION: u8 = 3;
+pub(crate) const PROTOCOL_VERSION: u8 = 4;
 /// The most bytes that one frame may have: what no machine has. How it travels is not its business.
 pub(crate) const FRAME_MAX: usize = 1 << 46;
 /// Length of the prefix.

@@ -5,6 +5,7 @@
 //! worker ◀─Welcome──────────── host     your id, and the initializer to run
 //! worker ─Ready | Unfit──────▶ host     the initializer succeeded | failed
 //! worker ◀─Tasks, Recant…───── host     append to your window | these are no longer wanted
+//! worker ◀─Resume──────────── host     what was sent before and has not begun is not yours any more
 //! worker ─Answers────────────▶ host     in window order, many at once
 //! worker ◀─Retire───────────── host     leave
 //! worker ─Bye────────────────▶ host     now both disconnect
@@ -106,6 +107,7 @@ pub(crate) enum ToWorker {
     Welcome(Welcome),
     Tasks(Vec<TaskMessage>),
     Recant(Vec<TaskId>),
+    Resume,
     Retire,
 }
 
@@ -124,6 +126,7 @@ const WELCOME: u8 = 1;
 const TASKS: u8 = 2;
 const RECANT: u8 = 3;
 const RETIRE: u8 = 4;
+const RESUME: u8 = 5;
 const HELLO: u8 = 65;
 const READY: u8 = 66;
 const UNFIT: u8 = 67;
@@ -183,6 +186,7 @@ impl ToWorker {
             }
             Self::Tasks(tasks) => encode_tasks(tasks),
             Self::Recant(tasks) => build(RECANT, tasks, None),
+            Self::Resume => build(RESUME, &(), None),
             Self::Retire => build(RETIRE, &(), None),
         }
     }
@@ -209,6 +213,10 @@ impl ToWorker {
                 Self::Tasks(heads.into_iter().map(task).collect::<Result<_, _>>()?)
             }
             RECANT => Self::Recant(head(&frame)?),
+            RESUME => {
+                let () = head(&frame)?;
+                Self::Resume
+            }
             RETIRE => {
                 let () = head(&frame)?;
                 Self::Retire
@@ -225,6 +233,7 @@ impl ToWorker {
             Self::Welcome(_) => "Welcome",
             Self::Tasks(_) => "Tasks",
             Self::Recant(_) => "Recant",
+            Self::Resume => "Resume",
             Self::Retire => "Retire",
         }
     }

@@ -11,6 +11,8 @@
 //! host ◀─Output──────── parent     lines that a worker wrote; Leaving, Silent: how far it has come
 //! host ─Taken─────────▶ parent     they have been taken
 //! host ◀─Lost────────── parent     the connection to a worker broke
+//! host ─Recall────────▶ parent     have a worker begin nothing more
+//! host ◀─Recalled────── parent     it does not, and what it has begun last
 //! host ─Disconnect────▶ parent     close it, as the worker does | Abandon: forget a worker
 //! host ─CancelSpawns──▶ parent     give up what was not begun
 //! host ◀─Stuck───────── parent     an MPI call never returns: this parent ends
@@ -55,6 +57,9 @@ pub(crate) enum ToParent {
         worker: WorkerId,
     },
     CancelSpawns,
+    Recall {
+        worker: WorkerId,
+    },
     /// A piece of output has been written.
     Taken {
         piece: u64,
@@ -94,6 +99,10 @@ pub(crate) enum FromParent {
     Lost {
         worker: WorkerId,
         reason: String,
+    },
+    Recalled {
+        worker: WorkerId,
+        begun: Option<TaskId>,
     },
     /// What the worker wrote until it left has been sent.
     Leaving {
@@ -196,6 +205,7 @@ impl ToParent {
             | Self::Disconnect { .. }
             | Self::Abandon { .. }
             | Self::CancelSpawns
+            | Self::Recall { .. }
             | Self::Taken { .. }
             | Self::Leave => with_body(TO_PARENT, &self, Bytes::new()),
         }
@@ -224,6 +234,7 @@ impl FromParent {
             | Self::Spawned { .. }
             | Self::SpawnFailed { .. }
             | Self::Lost { .. }
+            | Self::Recalled { .. }
             | Self::Leaving { .. }
             | Self::Silent { .. }
             | Self::Stuck { .. } => with_body(FROM_PARENT, &self, Bytes::new()),

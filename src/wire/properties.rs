@@ -20,7 +20,7 @@ use crate::ids::{TaskId, WorkerId};
 
 /// A message to a worker.
 pub(crate) fn to_worker(bytes: &[u8]) {
-    comes_back(bytes, &[1, 2, 3, 4], ToWorker::decode, |message| message.encode().into_bytes());
+    comes_back(bytes, &[1, 2, 3, 4, 5], ToWorker::decode, |message| message.encode().into_bytes());
 }
 
 /// A message of a worker: hello, answers, goodbye.

@@ -59,6 +59,7 @@ pub(crate) fn to_worker() -> impl Strategy<Value = ToWorker> {
         }),
         vec(task_message(), 0..20).prop_map(ToWorker::Tasks),
         vec(any::<u64>().prop_map(TaskId), 0..20).prop_map(ToWorker::Recant),
+        Just(ToWorker::Resume),
         Just(ToWorker::Retire),
     ]
 }
@@ -255,6 +256,7 @@ pub(crate) fn from_guard() -> impl Strategy<Value = FromGuard> {
         Just(FromGuard::Ready),
         Just(FromGuard::Beat),
         Just(FromGuard::Leaving),
+        any::<Option<u64>>().prop_map(|begun| FromGuard::Recalled { begun: begun.map(TaskId) }),
         output().prop_map(FromGuard::Output),
         ended().prop_map(FromGuard::Ended),
     ]
@@ -281,6 +283,7 @@ pub(crate) fn to_guard() -> impl Strategy<Value = ToGuard> {
         any::<Duration>().prop_map(|grace| ToGuard::Kill { grace }),
         any::<u64>().prop_map(|cost| ToGuard::Taken { cost }),
         Just(ToGuard::Beat),
+        Just(ToGuard::Recall),
     ]
 }
 

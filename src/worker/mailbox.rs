@@ -12,6 +12,7 @@ use rustc_hash::FxHashSet;
 
 use super::answers::Answers;
 use crate::ids::TaskId;
+use crate::transport::claim::Claim;
 use crate::transport::{Link, LinkError};
 use crate::wire::WireError;
 use crate::wire::message::{AnswerMessage, TaskMessage, ToWorker};
@@ -24,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_micros(50);
 pub(super) struct Mailbox<L> {
     pub(super) link: L,
     pub(super) answers: Answers,
+    /// Which tasks of the window are this worker's own, and not the host's again.
+    claim: Claim,
     window: VecDeque<TaskMessage>,
     recanted: FxHashSet<TaskId>,
     retire: bool,
@@ -40,16 +43,17 @@ pub(super) enum Next {
     Run(TaskMessage),
     /// A task that was recanted before it began.
     Skip(TaskId),
-    /// The window is empty.
+    /// The window is empty, or has been recalled.
     Nothing,
     Retire,
 }
 
 impl<L: Link> Mailbox<L> {
-    pub(super) fn new(link: L, answers: Answers) -> Self {
+    pub(super) fn new(link: L, answers: Answers, claim: Claim) -> Self {
         Self {
             link,
             answers,
+            claim,
             window: VecDeque::new(),
             recanted: FxHashSet::default(),
             retire: false,
@@ -68,6 +72,10 @@ impl<L: Link> Mailbox<L> {
             // What is left was recanted when its answer was on its way.
             self.recanted.clear();
         }
+        let is_stopped = self.window.front().is_some_and(|first| !self.claim.begin(first.task));
+        if is_stopped {
+            return Ok(Next::Nothing);
+        }
         Ok(match self.window.pop_front() {
             Some(message) if self.recanted.remove(&message.task) => Next::Skip(message.task),
             Some(message) => Next::Run(message),
@@ -76,7 +84,7 @@ impl<L: Link> Mailbox<L> {
         })
     }
 
-    /// Waits for news: the window is empty.
+    /// Waits for news: the window is empty, or has been recalled.
     pub(super) fn wait(&mut self) -> Result<(), LinkError> {
         let frame = self.link.receive()?;
         self.ask_the_clock();
@@ -140,6 +148,10 @@ impl<L: Link> Mailbox<L> {
         match ToWorker::decode(frame)? {
             ToWorker::Tasks(tasks) => self.window.extend(tasks),
             ToWorker::Recant(tasks) => self.recanted.extend(tasks),
+            ToWorker::Resume => {
+                self.window.clear();
+                self.claim.resume();
+            }
             ToWorker::Retire => self.retire = true,
             ToWorker::Welcome(_) => return Err(WireError::Unexpected { name: "Welcome" }.into()),
         }

@@ -11,6 +11,7 @@ use crate::parent;
 use crate::process;
 use crate::task::Registry;
 use crate::transport::bells::Pair;
+use crate::transport::claim::{Claim, Word};
 use crate::transport::mpi as transport;
 
 /// Whether this process was started by its user. Whatever else it is, it is for the rest of its life.
@@ -47,12 +48,14 @@ fn serve_as_worker(
     news.tell(guard::NEWS_BEGUN);
     // Without it, all that it writes is nobody's.
     let voice = board.and_then(|board| Voice::inherited(board, registry.iter().count()).ok());
+    // Nor is it stopped by anybody.
+    let claim = Claim::new(voice.as_ref().map_or_else(Word::own, Voice::word));
     let bells = bell.and_then(|bell| Pair::inherited(bell.parse().ok()?));
     let (link, rank) = transport::initialize_worker(bells).unwrap_or_else(|reason| fail(&reason));
     news.tell(guard::NEWS_INIT);
     process::keep_descriptors_to_ourselves();
     let host = mpi::environment::processor_name().unwrap_or_else(|_| "unknown".to_owned());
-    let left = run(link, registry, Place { host: host.into(), rank, voice }).and_then(|link| {
+    let left = run(link, registry, Place { host: host.into(), rank, claim, voice }).and_then(|link| {
         news.tell(guard::NEWS_BYE);
         link.leave()
     });

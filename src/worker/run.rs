@@ -15,6 +15,7 @@ use super::mailbox::{Mailbox, Next};
 use super::voice::Voice;
 use crate::ids::WorkerId;
 use crate::task::{Context, Definition, Registry, run_guarded};
+use crate::transport::claim::Claim;
 use crate::transport::{Link, LinkError};
 use crate::wire::WireError;
 use crate::wire::codec::CODEC_ID;
@@ -29,6 +30,8 @@ pub(crate) struct Place {
     pub(crate) host: Arc<str>,
     /// Rank in the worker's own `MPI_COMM_WORLD`.
     pub(crate) rank: i32,
+    /// How it is decided which task begins here.
+    pub(crate) claim: Claim,
     /// Who is to know which task writes what; nobody, if what it writes goes nowhere in particular.
     pub(crate) voice: Option<Voice>,
 }
@@ -37,18 +40,14 @@ pub(crate) struct Place {
 ///
 /// # Errors
 /// [`LinkError`] when the host is out of reach or says what makes no sense. Nothing is left to do then.
-pub(crate) fn run<L: Link + 'static>(
-    mut link: L,
-    registry: &Registry,
-    mut place: Place,
-) -> Result<L, LinkError> {
+pub(crate) fn run<L: Link + 'static>(mut link: L, registry: &Registry, place: Place) -> Result<L, LinkError> {
     let definitions = registry.numbered();
     say_hello(&mut link, registry, &place)?;
     let welcome = await_welcome(&mut link)?;
     let Some(welcome) = welcome else { return say_bye(link) };
-    let mailbox = Rc::new(RefCell::new(Mailbox::new(link, Answers::new(definitions.len()))));
-    let context = context(welcome.worker, &place, &mailbox);
-    let voice = place.voice.take();
+    let Place { host, rank, claim, voice } = place;
+    let mailbox = Rc::new(RefCell::new(Mailbox::new(link, Answers::new(definitions.len()), claim)));
+    let context = context(welcome.worker, host, rank, &mailbox);
     let mut worker = Worker { definitions, context, mailbox, voice };
     worker.run_initializer(welcome.initializer)?;
     worker.run_tasks()?;
@@ -70,7 +69,7 @@ fn await_welcome(link: &mut impl Link) -> Result<Option<Welcome>, LinkError> {
     match ToWorker::decode(link.receive()?)? {
         ToWorker::Welcome(welcome) => Ok(Some(welcome)),
         ToWorker::Retire => Ok(None),
-        other @ (ToWorker::Tasks(_) | ToWorker::Recant(_)) => {
+        other @ (ToWorker::Tasks(_) | ToWorker::Recant(_) | ToWorker::Resume) => {
             Err(WireError::Unexpected { name: other.name() }.into())
         }
     }
@@ -82,12 +81,17 @@ fn say_bye<L: Link>(mut link: L) -> Result<L, LinkError> {
     Ok(link)
 }
 
-fn context<L: Link + 'static>(worker: WorkerId, place: &Place, mailbox: &Rc<RefCell<Mailbox<L>>>) -> Context {
+fn context<L: Link + 'static>(
+    worker: WorkerId,
+    host: Arc<str>,
+    rank: i32,
+    mailbox: &Rc<RefCell<Mailbox<L>>>,
+) -> Context {
     let mailbox = Rc::clone(mailbox);
     Context {
         worker,
-        rank: place.rank,
-        host: Arc::clone(&place.host),
+        rank,
+        host,
         task: None,
         attempt: 0,
         recanted: Box::new(move |task| mailbox.borrow_mut().is_recanted(task)),

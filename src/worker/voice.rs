@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::ids::TaskId;
 use crate::process::Board;
+use crate::transport::claim::Word;
 use crate::wire::marker::Marker;
 use crate::wire::message::WireKind;
 
@@ -47,6 +48,11 @@ impl Voice {
         }
         let (marker, silent) = (Marker::new([name, other_name]), vec![0; kinds]);
         Ok(Self { board, marker, pipes, looked: Instant::now(), reads: 0, silent })
+    }
+
+    /// Where on that page this worker says what it has begun.
+    pub(crate) fn word(&self) -> Word {
+        Word::Shared(self.board.claim())
     }
 
     /// A task begins.

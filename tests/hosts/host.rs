@@ -43,7 +43,8 @@ scenarios! {
     load:
         eight_threads_submit,
         a_second_thread_works_while_main_waits,
-        ten_thousand_sizes_come_back_intact;
+        ten_thousand_sizes_come_back_intact,
+        nobody_waits_behind_a_task_that_turns_out_long;
     lifecycle:
         dropped_with_work_pending,
         dropped_while_a_task_never_ends,

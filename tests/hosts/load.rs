@@ -1,13 +1,15 @@
 //! Much at once: many threads, many bytes.
 
+use std::fs;
 use std::thread;
+use std::time::Instant;
 
 use anyhow::ensure;
 use offshoot::Pool;
 use serde_bytes::ByteBuf;
 
-use crate::support::{Stage, result};
-use crate::tasks::{double, echo};
+use crate::support::{Stage, eventually, result};
+use crate::tasks::{double, echo, pass};
 
 pub(crate) fn eight_threads_submit() -> anyhow::Result<()> {
     let pool = Pool::builder().workers(0..=2).build()?;
@@ -47,6 +49,41 @@ pub(crate) fn a_second_thread_works_while_main_waits() -> anyhow::Result<()> {
         ensure!(held.wait()? == "released");
         second.join().expect("the second thread does not panic")
     })
+}
+
+/// Its worker has some of those behind it in its window. They run on the other one, each of them once.
+pub(crate) fn nobody_waits_behind_a_task_that_turns_out_long() -> anyhow::Result<()> {
+    const CALLS: u32 = 50;
+    const HELD: u32 = 5;
+    let pool = Pool::builder().workers(2..=2).build()?;
+    for round in 0..3 {
+        let folder = tempfile::tempdir()?;
+        let marks = folder.path().join("marks");
+        fs::create_dir(&marks)?;
+        let call = |number, gate| pass(marks.clone(), number, gate);
+        // How long one of its kind takes is known from these.
+        pool.map((CALLS..20 * CALLS).map(|number| call(number, None))).collect::<Result<Vec<_>, _>>()?;
+        let gate = folder.path().join("gate");
+        let calls: Vec<_> =
+            (0..CALLS).map(|number| call(number, (number == HELD).then(|| gate.clone()))).collect();
+        let is_begun = |number: u32| marks.join(number.to_string()).exists();
+        let results = thread::scope(|scope| -> anyhow::Result<_> {
+            let all = scope.spawn(|| pool.map(calls).collect::<Result<Vec<_>, _>>());
+            let since = Instant::now();
+            let all_begun = eventually("all to begin", || (0..CALLS).all(is_begun));
+            println!("round {round}: all have begun after {:?}", since.elapsed());
+            fs::write(&gate, "")?;
+            let results = all.join().expect("it does not panic")?;
+            all_begun.map(|()| results)
+        })?;
+        ensure!(results == (0..CALLS).collect::<Vec<_>>());
+        for mark in fs::read_dir(&marks)? {
+            let mark = mark?;
+            ensure!(mark.metadata()?.len() == 1, "{mark:?} did not run once");
+        }
+    }
+    ensure!(pool.stats().losses == 0, "{:?}", pool.stats());
+    Ok(())
 }
 
 const TASKS: u64 = 10_000;

@@ -39,6 +39,17 @@ offshoot::tasks! {
         Ok(number)
     }
 
+    /// Leaves a mark of its own in this folder, and goes on when there is a gate, if it is to wait for one. It does not
+    /// ask whether it is still wanted.
+    pub(crate) fn pass(folder: PathBuf, number: u32, gate: Option<PathBuf>) -> u32 {
+        let mut mark = fs::File::options().create(true).append(true).open(folder.join(number.to_string()))?;
+        mark.write_all(b".")?;
+        if let Some(gate) = gate {
+            eventually("the gate", || gate.exists())?;
+        }
+        Ok(number)
+    }
+
     /// Takes so many milliseconds.
     pub(crate) fn hold_for(millis: u64) {
         thread::sleep(Duration::from_millis(millis));

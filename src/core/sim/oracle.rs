@@ -9,12 +9,13 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::super::{Action, Resolution, Stats, Time};
-use super::shadow::{Shadow, Task, TaskPlace, Worker, WorkerPlace};
+use super::shadow::{Recall, Shadow, Task, TaskPlace, Worker, WorkerPlace};
 use crate::ids::{ProgramId, TaskId, WorkerId};
 
 /// Deadlines in a row at which nothing may be done: each of three programs may come to the ends of a
-/// pause, a tenure and a patience only to find that there is no room for it.
-const FRUITLESS_MAX: u32 = 9;
+/// pause, a tenure and a patience only to find that there is no room for it, and each of eight windows may be looked at
+/// only to find that it goes on.
+const FRUITLESS_MAX: u32 = 9 + 8;
 
 /// Whether a law is enforced: all are, unless `OFFSHOOT_LAW` names the only one.
 ///
@@ -54,6 +55,13 @@ pub(super) fn before_action(shadow: &Shadow, action: &Action) {
             }
         }
         Action::Recant { worker, task } => recants_once_what_is_to_stop(shadow, worker, task),
+        Action::Recall { worker } => {
+            only_living_workers_are_named(shadow, worker);
+            if !shadow.is_sloppy {
+                recalls_are_for_free_hands(shadow, worker);
+            }
+        }
+        Action::Resume { worker } => only_the_stopped_go_on(shadow, worker),
         Action::Retire { worker } => {
             only_living_workers_are_named(shadow, worker);
             only_the_idle_retire(shadow, worker);
@@ -80,6 +88,8 @@ pub(super) fn when_settled(shadow: &Shadow, stats: &Stats, deadline: Option<Time
     the_unstoppable_are_killed(shadow);
     who_is_to_stop_waits_for_nobody(shadow);
     no_idle_beside_waiting(shadow);
+    nobody_is_free_beside_a_stalled_window(shadow);
+    the_stopped_go_on(shadow);
     nobody_starves(shadow);
     deadlines_lie_ahead(shadow, deadline);
     stats_tell_the_truth(shadow, stats);
@@ -196,8 +206,9 @@ fn idle_workers_come_first(shadow: &Shadow, id: WorkerId) {
 fn recants_once_what_is_to_stop(shadow: &Shadow, worker: WorkerId, task: TaskId) {
     let state = &shadow.tasks[task.0 as usize];
     let is_held = state.place == TaskPlace::Held(worker.0 as usize);
-    // A sloppy driver may have seen the answer while the action was on its way.
-    let is_held = is_held || shadow.is_sloppy && state.place == TaskPlace::Answered;
+    // A sloppy driver may have seen the answer, or that it was taken back, while the action was on its way.
+    let is_gone = matches!(state.place, TaskPlace::Answered | TaskPlace::Waiting);
+    let is_held = is_held || shadow.is_sloppy && is_gone;
     let is_to_stop =
         shadow.is_sloppy || shadow.is_to_stop(&shadow.workers[worker.0 as usize], task.0 as usize);
     let holds = is_held && is_to_stop && !state.is_recanted;
@@ -210,6 +221,19 @@ fn only_the_unstoppable_are_killed(shadow: &Shadow, id: WorkerId) {
     let is_due = shadow.kill_at(worker).is_some_and(|at| at <= shadow.now);
     let holds = worker.place == WorkerPlace::Ready && is_due && !worker.is_lost || shadow.is_sloppy;
     law("only_the_unstoppable_are_killed", holds, format_args!("{id} is killed at {:?}", shadow.now));
+}
+
+/// What waits in a window is asked for once, when the first task of it runs for too long, and somebody could run it.
+fn recalls_are_for_free_hands(shadow: &Shadow, id: WorkerId) {
+    let worker = &shadow.workers[id.0 as usize];
+    let has_stalled = worker.turn_since + shadow.patience() <= shadow.now;
+    let holds = worker.is_crowded() && has_stalled && shadow.has_hands_free(worker.program);
+    law("recalls_are_for_free_hands", holds, format_args!("{id} is asked at {:?}: {worker:?}", shadow.now));
+}
+
+fn only_the_stopped_go_on(shadow: &Shadow, id: WorkerId) {
+    let worker = &shadow.workers[id.0 as usize];
+    law("only_the_stopped_go_on", worker.recall == Recall::Stopped, format_args!("{id}: {worker:?}"));
 }
 
 fn only_the_idle_retire(shadow: &Shadow, id: WorkerId) {
@@ -356,6 +380,21 @@ fn no_idle_beside_waiting(shadow: &Shadow) {
     }
 }
 
+/// No task waits for long behind another one while somebody could run it.
+fn nobody_is_free_beside_a_stalled_window(shadow: &Shadow) {
+    for worker in shadow.living().filter(|worker| !worker.is_lost && worker.is_crowded()) {
+        let has_stalled = worker.turn_since + shadow.patience() * 2 < shadow.now;
+        let holds = !has_stalled || !shadow.has_hands_free(worker.program);
+        law("nobody_is_free_beside_a_stalled_window", holds, format_args!("{worker:?}"));
+    }
+}
+
+fn the_stopped_go_on(shadow: &Shadow) {
+    for worker in shadow.living().filter(|worker| worker.place == WorkerPlace::Ready) {
+        law("the_stopped_go_on", worker.recall != Recall::Stopped, format_args!("{worker:?}"));
+    }
+}
+
 fn nobody_starves(shadow: &Shadow) {
     for (index, program) in shadow.programs.iter().enumerate() {
         let starving = program.starving_since.map(|since| shadow.now.since(since));
@@ -438,7 +477,9 @@ fn deadlines_come_in_time(shadow: &Shadow, deadline: Option<Time>) {
         shadow.living().flat_map(|worker| shadow.kill_at(worker).into_iter().chain(stop_at(shadow, worker)));
     let waiting = shadow.programs.iter().flat_map(|program| &program.queue);
     let waiting = waiting.filter_map(|&task| shadow.tasks[task].terms.deadline);
-    let workers = workers.chain(tasks).chain(waiting);
+    let crowded = shadow.living().filter(|one| one.is_crowded() && shadow.has_hands_free(one.program));
+    let recalls = crowded.map(|worker| worker.turn_since + shadow.patience() * 2);
+    let workers = workers.chain(tasks).chain(waiting).chain(recalls);
     let programs = (0..shadow.programs.len()).filter_map(|index| growth_at(shadow, index));
     let due = workers.chain(programs).min();
     let holds = due.is_none_or(|due| deadline.is_some_and(|deadline| deadline <= due));

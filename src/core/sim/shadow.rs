@@ -76,11 +76,28 @@ pub(super) struct Worker {
     pub(super) is_overdue: bool,
     /// Closed by an event after the actions were last looked at.
     pub(super) is_fresh_corpse: bool,
+    pub(super) recall: Recall,
+    /// How many of those that it holds it is known to have begun, beside the first.
+    pub(super) begun: usize,
     is_proven: bool,
     round: u32,
 }
 
+/// How far it has come with asking a worker for what it has not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recall {
+    No,
+    Asked,
+    /// It has been stopped, and is to go on.
+    Stopped,
+}
+
 impl Worker {
+    /// Whether it holds what it may not have begun, and was not asked for.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.takes_tasks() && self.recall == Recall::No && self.held.len() > self.begun.max(1)
+    }
+
     pub(super) fn takes_tasks(&self) -> bool {
         self.place == WorkerPlace::Ready && !self.is_draining
     }
@@ -192,6 +209,17 @@ impl Shadow {
         self.now >= program.not_before && (program.strikes == 0 || self.starting(index) == 0)
     }
 
+    /// Whether somebody could run what waits in a window of this program, or could be started for it.
+    pub(super) fn has_hands_free(&self, index: usize) -> bool {
+        let is_idle = |worker: &Worker| worker.program == index && worker.is_idle();
+        self.programs[index].queue.is_empty() && (self.room() > 0 || self.living().any(is_idle))
+    }
+
+    /// How long the first task of a window may run before those behind it are asked for.
+    pub(super) fn patience(&self) -> Duration {
+        self.config.window_budget * 2
+    }
+
     pub(super) fn is_starving(&self, index: usize) -> bool {
         !self.programs[index].queue.is_empty() && self.ready(index) + self.starting(index) == 0
     }
@@ -216,6 +244,7 @@ impl Shadow {
             Event::SpawnFailed { worker, lasting } => self.on_end(worker, WorkerPlace::Starting, lasting),
             Event::Ready { worker } => self.on_ready(worker),
             Event::Answered { worker, task, ran } => self.on_answered(worker, task, ran),
+            Event::Recalled { worker, begun } => self.on_recalled(worker, begun),
             Event::Lost { worker } => self.lose(worker),
             Event::Gone { worker } => self.on_end(worker, WorkerPlace::Retiring, false),
             Event::Shutdown { mode } => self.on_shutdown(mode),
@@ -258,6 +287,7 @@ impl Shadow {
             return;
         }
         worker.held.pop_front();
+        worker.begun = worker.begun.saturating_sub(1);
         worker.turn_since = self.now;
         let program = &mut self.programs[worker.program];
         if !worker.is_proven {
@@ -271,6 +301,27 @@ impl Shadow {
         }
         learn(&mut program.ran_mean, ran);
         learn(&mut self.kinds[task.kind], ran);
+    }
+
+    /// What is behind the task that it has begun last goes back.
+    fn on_recalled(&mut self, id: WorkerId, begun: Option<TaskId>) {
+        let now = self.now;
+        let worker = &mut self.workers[id.0 as usize];
+        if worker.is_lost || worker.place == WorkerPlace::Closed || worker.recall != Recall::Asked {
+            return self.lose(id);
+        }
+        if worker.place == WorkerPlace::Retiring {
+            worker.recall = Recall::No;
+            return;
+        }
+        worker.recall = Recall::Stopped;
+        let is_last = |&(held, _): &(usize, Option<f64>)| begun.is_some_and(|begun| begun.0 == held as u64);
+        worker.begun = worker.held.iter().position(is_last).map_or(0, |last| last + 1);
+        let back = worker.held.split_off(worker.begun);
+        if worker.held.is_empty() && !back.is_empty() {
+            worker.turn_since = now;
+        }
+        self.take_back(self.workers[id.0 as usize].program, &back);
     }
 
     /// A worker ended; that is in order if it was in this place, and a loss otherwise.
@@ -333,6 +384,8 @@ impl Shadow {
             Action::Spawn { worker: _, program } => self.on_spawn(program),
             Action::Send { worker, task, attempt: _ } => self.on_send(worker.0 as usize, task.0 as usize),
             Action::Recant { worker: _, task } => self.on_recant(task.0 as usize),
+            Action::Recall { worker } => self.workers[worker.0 as usize].recall = Recall::Asked,
+            Action::Resume { worker } => self.workers[worker.0 as usize].recall = Recall::No,
             Action::Retire { worker } => {
                 let worker = &mut self.workers[worker.0 as usize];
                 (worker.place, worker.since, worker.is_draining) = (WorkerPlace::Retiring, self.now, false);
@@ -359,6 +412,8 @@ impl Shadow {
             is_lost: false,
             is_overdue: false,
             is_fresh_corpse: false,
+            recall: Recall::No,
+            begun: 0,
             is_proven: false,
             round: self.programs[program as usize].round,
         });

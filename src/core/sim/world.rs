@@ -32,6 +32,10 @@ enum Coming {
     Dies(u32),
     Finishes(u32),
     Answers(u32, u32),
+    /// It begins nothing more.
+    Stops(u32),
+    /// The driver hears of that, and what it has begun last.
+    Recalled(u32, Option<u32>),
     Leaves(u32),
 }
 
@@ -42,6 +46,10 @@ struct Process {
     is_closed: bool,
     is_dead: bool,
     held: VecDeque<u32>,
+    /// The task that it has begun last.
+    begun: Option<u32>,
+    /// Whether it begins nothing more.
+    is_stopped: bool,
 }
 
 /// A running world.
@@ -169,6 +177,15 @@ impl World {
             Coming::Dies(worker) => self.die(worker),
             Coming::Finishes(worker) => self.finish(worker),
             Coming::Answers(worker, task) => self.answer(worker, task),
+            Coming::Stops(worker) => {
+                self.processes[worker as usize].is_stopped = true;
+                let (trip, begun) = (self.trip(), self.processes[worker as usize].begun);
+                self.expect(self.now + trip, Coming::Recalled(worker, begun));
+            }
+            Coming::Recalled(worker, begun) => {
+                let begun = begun.map(|task| TaskId(u64::from(task)));
+                self.tell(worker, Event::Recalled { worker: WorkerId(worker), begun });
+            }
             Coming::Leaves(worker) => {
                 self.tell(worker, Event::Gone { worker: WorkerId(worker) });
                 self.processes[worker as usize].is_dead = true;
@@ -220,7 +237,7 @@ impl World {
         if process.is_dead || process.is_closed && !self.rng.permille(self.plan.luck.late) {
             return;
         }
-        let Some(&task) = process.held.front() else {
+        let Some(&task) = process.held.front().filter(|&&task| process.begun == Some(task)) else {
             return;
         };
         if self.plan.submits[task as usize].is_poison || self.rng.permille(self.plan.luck.task_kills) {
@@ -269,11 +286,21 @@ impl World {
     }
 
     fn run_first(&mut self, worker: u32) {
-        if let Some(&task) = self.processes[worker as usize].held.front() {
+        let process = &mut self.processes[worker as usize];
+        if let Some(&task) = process.held.front().filter(|_| !process.is_stopped) {
+            process.begun = Some(task);
             let length = self.plan.submits[task as usize].length;
             let trip = self.trip();
             self.expect(self.now + length + trip, Coming::Finishes(worker));
         }
+    }
+
+    /// What it holds and has not begun is not its business any more.
+    fn go_on(&mut self, worker: u32) {
+        let process = &mut self.processes[worker as usize];
+        process.is_stopped = false;
+        let begun = process.begun;
+        process.held.retain(|&task| Some(task) == begun);
     }
 
     /// What a message takes.
@@ -335,6 +362,14 @@ impl World {
             }
             // It may stop early, which differs from a short task in nothing.
             Action::Recant { .. } | Action::Resolve { .. } | Action::Close => {}
+            Action::Recall { worker } => {
+                let trip = self.trip();
+                // One without a page to be stopped at says nothing.
+                if !self.rng.permille(self.plan.luck.retire_stuck / 4) {
+                    self.expect(self.now + trip, Coming::Stops(worker.0));
+                }
+            }
+            Action::Resume { worker } => self.go_on(worker.0),
             Action::Retire { worker } => self.leave(worker.0),
             Action::Kill { worker } | Action::Abandon { worker } => {
                 self.processes[worker.0 as usize].is_closed = true

@@ -256,6 +256,7 @@ impl Connection {
             }
             (Some(_), FromGuard::Ready) => self.tell(state, Notice::Ready),
             (Some(_), FromGuard::Beat) => {}
+            (Some(_), FromGuard::Recalled { begun }) => self.tell(state, Notice::Recalled { begun }),
             (Some(ticket), FromGuard::Leaving) => {
                 let voice = state.guards().expected.get(&ticket).and_then(|expected| expected.voice.clone());
                 if let Some(voice) = voice {
@@ -335,6 +336,7 @@ impl Connection {
                     let how = if expected.is_overdue { How::Overdue } else { ended.how };
                     Notice::Ended(Ended { how, ..ended }, at)
                 }
+                Notice::Recalled { .. } => notice,
                 Notice::Ready => {
                     (expected.deadline, expected.jam) = (None, None);
                     notice

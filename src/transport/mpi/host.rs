@@ -124,6 +124,7 @@ impl MpiTransport {
             let Some(&worker) = self.tickets.get(&ticket) else { continue };
             match notice {
                 Notice::Ready => {}
+                Notice::Recalled { begun } => reports.push(Report::Recalled { worker, begun }),
                 Notice::Ended(ended, at) if ended.stand_in => {
                     // The guard has initialized MPI in the worker's place, and is leaving.
                     self.starts.places.note_start(worker, false);
@@ -319,6 +320,12 @@ impl Transport for MpiTransport {
         }
         if let Err(error) = self.send_waiting(worker) {
             self.suspect(worker, error.to_string());
+        }
+    }
+
+    fn recall(&mut self, worker: WorkerId) {
+        if let Some(peer) = self.peers.get(&worker) {
+            self.runtime.control().recall(peer.ticket);
         }
     }
 

@@ -216,7 +216,7 @@ impl Starts {
         let Some(&worker) = self.tickets.get(&ticket) else { return Some(notice) };
         let begun = self.begun.get_mut(&worker)?;
         match (notice, &begun.stage) {
-            (Notice::Ready, _) => {}
+            (Notice::Ready | Notice::Recalled { .. }, _) => {}
             (Notice::Ended(ended, at), Stage::Call | Stage::Ordered(_)) => begun.end = Some((ended, at)),
             (Notice::Ended(ended, at), Stage::Failed(..)) => {
                 self.fail(worker, Some((ended, at)), SpawnCause::Mpi, String::new(), births);

@@ -264,6 +264,11 @@ impl IsolatedTransport {
                 }
             }
             FromParent::Frame { worker, bytes } => self.take_frame(worker, bytes),
+            FromParent::Recalled { worker, begun } => {
+                if self.workers.contains_key(&worker) {
+                    self.reports.push(Report::Recalled { worker, begun });
+                }
+            }
             FromParent::Lost { worker, reason } => {
                 if self.workers.contains_key(&worker) {
                     self.reports.push(Report::Lost { worker, reason });
@@ -432,6 +437,12 @@ impl Transport for IsolatedTransport {
     fn send(&mut self, worker: WorkerId, frame: Parcel) {
         if self.workers.contains_key(&worker) {
             self.post(wire::frame_head(worker, frame.length()), frame);
+        }
+    }
+
+    fn recall(&mut self, worker: WorkerId) {
+        if self.workers.contains_key(&worker) {
+            self.say(ToParent::Recall { worker });
         }
     }
 
