@@ -157,7 +157,7 @@ pub(crate) fn a_worker_of_another_protocol_version() -> anyhow::Result<()> {
 }
 
 pub(crate) fn a_worker_of_another_mpi() -> anyhow::Result<()> {
-    refused(disguised("3/Another MPI/1.0")?, SpawnCause::Mismatch, &["Another MPI", "one MPI"])?;
+    refused(disguised("4/Another MPI/1.0")?, SpawnCause::Mismatch, &["Another MPI", "one MPI"])?;
     // A worker that was linked with the other binary interface. One of the standard's goes with either.
     let (own, other) = match library_version().map_err(anyhow::Error::msg)? {
         version if version.starts_with("Open MPI") => ("libmpi.so.40", "libmpi.so.12"),
