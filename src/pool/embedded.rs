@@ -76,26 +76,26 @@ pub(super) fn embedded(wanted: Wanted<'_>) -> Result<(Arc<Shared>, Containment),
 /// is given up.
 struct Beside {
     driver: Driver<MpiTransport>,
-    guest: Guest,
+    /// Dropped after the driver, which calls MPI no more then.
+    _guest: Guest,
     /// Until when it has to end, if the host has begun to finalize MPI.
     end_by: Option<Instant>,
 }
 
 impl Beside {
     fn new(driver: Driver<MpiTransport>) -> Self {
-        Self { driver, guest: Guest::new(), end_by: None }
+        Self { driver, _guest: Guest::new(), end_by: None }
     }
 }
 
 impl Turnable for Beside {
     fn turn(&mut self) -> Turn {
-        let inside = self.guest.enter();
         if self.end_by.is_none() && mpi::is_finalized() {
             tracing::warn!("{FINALIZED}");
             self.driver.shut_down();
             self.end_by = Some(Instant::now() + mpi::FINALIZE_GRACE);
         }
-        if inside.is_none() || self.end_by.is_some_and(|end_by| Instant::now() > end_by) {
+        if self.end_by.is_some_and(|end_by| Instant::now() > end_by) {
             self.driver.fail(FINALIZED);
             return Turn::Closed;
         }
@@ -108,11 +108,7 @@ impl Turnable for Beside {
     }
 
     fn has_news(&mut self) -> bool {
-        if self.end_by.is_none() && mpi::is_finalized() {
-            return true;
-        }
-        // To look for news is a call of MPI, too.
-        self.guest.enter().is_none_or(|_inside| self.driver.has_news())
+        self.end_by.is_none() && mpi::is_finalized() || self.driver.has_news()
     }
 
     fn shut_down(&mut self) {

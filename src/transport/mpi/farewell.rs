@@ -1,15 +1,15 @@
 //! The end of an MPI that the host has initialized, and may finalize at any time under a pool.
 //!
 //! `MPI_Finalize` first deletes the attributes of `MPI_COMM_SELF`, before anything else of MPI is affected (MPI-4.1
-//! §11.2.4). One of them is ours: its callback has the pools end, waits for that on the host's thread, and sees to it that
-//! the MPI thread calls MPI no more.
+//! §11.2.4). One of them is ours: its callback has the pools end, and waits for that on the host's thread. The MPI thread
+//! calls MPI for a pool only.
 //!
 //! On MPICH (5.0.2, `MPII_Finalize`) the callback comes a little late: before, critical sections are switched off, and what
 //! another thread has locked by then stays locked, so that `MPI_Finalize` aborts in the end. That takes a pool that is at
 //! work: the MPI thread of one at rest sleeps.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,8 +28,6 @@ const LOOK_EVERY: Duration = Duration::from_micros(200);
 static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
 /// How many pools use MPI.
 static GUESTS: AtomicUsize = AtomicUsize::new(0);
-/// Held by the MPI thread while it may call MPI, which it may not once this is true.
-static IS_OVER: Mutex<bool> = Mutex::new(false);
 /// Where the MPI thread sleeps.
 static DOORBELL: OnceLock<Arc<Doorbell>> = OnceLock::new();
 
@@ -44,19 +42,13 @@ pub(crate) fn is_finalized() -> bool {
     HAS_BEGUN.load(Ordering::Acquire) || environment::is_finalized()
 }
 
-/// A pool that uses MPI, as the end of MPI sees it.
+/// A pool that uses MPI: its end is waited for.
 pub(crate) struct Guest(());
 
 impl Guest {
     pub(crate) fn new() -> Self {
         GUESTS.fetch_add(1, Ordering::AcqRel);
         Self(())
-    }
-
-    /// Allows MPI calls while what it returns lives; none if MPI is over.
-    pub(crate) fn enter(&self) -> Option<MutexGuard<'static, bool>> {
-        let is_over = IS_OVER.lock().unwrap_or_else(PoisonError::into_inner);
-        (!*is_over).then_some(is_over)
     }
 }
 
@@ -69,23 +61,14 @@ impl Drop for Guest {
 /// On the host's thread, which is in `MPI_Finalize`.
 fn begin() {
     HAS_BEGUN.store(true, Ordering::Release);
-    let since = Instant::now();
     if let Some(doorbell) = DOORBELL.get() {
         doorbell.ring();
     }
-    while GUESTS.load(Ordering::Acquire) > 0 && since.elapsed() < GRACE + PATIENCE {
-        thread::sleep(LOOK_EVERY);
-    }
-    loop {
-        match IS_OVER.try_lock() {
-            Ok(mut is_over) => return *is_over = true,
-            Err(TryLockError::Poisoned(is_over)) => return *is_over.into_inner() = true,
-            Err(TryLockError::WouldBlock) if since.elapsed() < GRACE + PATIENCE => thread::sleep(LOOK_EVERY),
-            Err(TryLockError::WouldBlock) => {
-                return tracing::warn!(
-                    "the host finalizes MPI while a call on the MPI thread does not return"
-                );
-            }
+    let since = Instant::now();
+    while GUESTS.load(Ordering::Acquire) > 0 {
+        if since.elapsed() > GRACE + PATIENCE {
+            return tracing::warn!("the host finalizes MPI while a call on the MPI thread does not return");
         }
+        thread::sleep(LOOK_EVERY);
     }
 }
