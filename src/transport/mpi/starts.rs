@@ -243,8 +243,7 @@ impl Starts {
                 Ok(Progress::Called) => break,
                 Ok(Progress::UnderWay) => {}
                 Err(failure) => {
-                    self.places.note_start(worker, false);
-                    self.places.release(worker);
+                    self.note_failure(worker);
                     births.push(Newborn::Failed { worker, failure });
                 }
             }
@@ -413,13 +412,22 @@ impl Starts {
 
     /// Starts it once more, before all others, unless nobody wants it any more.
     fn try_again(&mut self, worker: WorkerId) {
-        let Some(Begun { program, tries, ticket, is_abandoned, .. }) = self.forget(worker) else { return };
-        self.runtime.control().kill(ticket);
+        let Some(Begun { program, tries, .. }) = self.end_start(worker) else { return };
+        self.waiting.push_front(Order { worker, program, tries: tries + 1 });
+    }
+
+    /// Ends what was begun of a start that has failed. Returns it, unless nobody wants the worker any more.
+    fn end_start(&mut self, worker: WorkerId) -> Option<Begun> {
+        let begun = self.forget(worker)?;
+        self.runtime.control().kill(begun.ticket);
+        self.note_failure(worker);
+        (!begun.is_abandoned).then_some(begun)
+    }
+
+    /// Its place is free again.
+    fn note_failure(&mut self, worker: WorkerId) {
         self.places.note_start(worker, false);
         self.places.release(worker);
-        if !is_abandoned {
-            self.waiting.push_front(Order { worker, program, tries: tries + 1 });
-        }
     }
 
     /// Gives up all calls that are to be made on a thread that does not come back.
@@ -455,11 +463,7 @@ impl Starts {
         if let Some((Ended { how: How::Jammed, .. }, _)) = end {
             return self.try_again(worker);
         }
-        let Some(Begun { ticket, is_abandoned, .. }) = self.forget(worker) else { return };
-        self.runtime.control().kill(ticket);
-        self.places.note_start(worker, false);
-        self.places.release(worker);
-        if is_abandoned {
+        if self.end_start(worker).is_none() {
             return;
         }
         let failure = match end {
