@@ -675,7 +675,7 @@ fn what_may_run_once_is_lost_with_its_worker_and_shares_no_window() {
 #[test]
 fn what_waits_behind_a_task_that_turns_out_long_goes_to_who_is_free() {
     play(
-        Config { idle_timeout: Duration::from_secs(60), ..workers(2, 2) },
+        workers(2, 2),
         1,
         "
         0ms    tick                  | spawn w0, spawn w1
@@ -708,7 +708,7 @@ fn what_waits_behind_a_task_that_turns_out_long_goes_to_who_is_free() {
 #[test]
 fn what_comes_back_is_what_has_not_begun() {
     play(
-        Config { idle_timeout: Duration::from_secs(60), ..workers(2, 2) },
+        workers(2, 2),
         1,
         "
         0ms    tick                  | spawn w0, spawn w1

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use crate::core::ShutdownMode;
-use crate::driver::Command;
 use crate::process;
 
 /// How long the workers of all these pools have to leave.
@@ -26,15 +25,16 @@ pub(super) fn note(pool: &Arc<Shared>) {
 
 /// Runs at the end of the process, on the thread that ends it.
 fn finish() {
-    let pools: Vec<_> =
-        POOLS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
     // A child that was forked has copies of pools, and a thread that drives one cannot wait for itself.
-    let pools: Vec<_> =
-        pools.iter().filter(|pool| !pool.is_of_another_process() && !pool.is_driver()).collect();
-    for pool in &pools {
-        pool.gate.close("its process ends");
-        pool.send(Command::Shutdown(ShutdownMode::Cancel));
-    }
+    let is_to_end = |pool: &Arc<Shared>| !pool.is_of_another_process() && !pool.is_driver();
+    let pools: Vec<_> = POOLS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+        .filter_map(Weak::upgrade)
+        .filter(is_to_end)
+        .collect();
+    pools.iter().for_each(|pool| pool.close("its process ends", ShutdownMode::Cancel));
     let until = Instant::now() + EXIT_GRACE;
     for pool in pools {
         if pool.wait_for_end(Some(until.saturating_duration_since(Instant::now()))) {

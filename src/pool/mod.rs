@@ -300,8 +300,7 @@ impl Inner {
         if self.shared.is_of_another_process() {
             return;
         }
-        self.shared.gate.close("it was shut down");
-        self.shared.send(Command::Shutdown(mode));
+        self.shared.close("it was shut down", mode);
         self.shared.wait_for_end(None);
         self.shared.wait_for_the_rest();
     }
@@ -313,8 +312,7 @@ impl Drop for Inner {
         if self.shared.is_of_another_process() {
             return;
         }
-        self.shared.gate.close("it was dropped");
-        self.shared.send(Command::Shutdown(ShutdownMode::Cancel));
+        self.shared.close("it was dropped", ShutdownMode::Cancel);
         // A waker may own the last clone, and be woken and dropped by the driver itself.
         if self.shared.is_driver() {
             return;

@@ -105,6 +105,12 @@ impl Shared {
         TaskId(self.next_task.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Takes no more tasks, for this reason, and has the driver end.
+    pub(crate) fn close(&self, reason: &str, mode: core::ShutdownMode) {
+        self.gate.close(reason);
+        self.send(Command::Shutdown(mode));
+    }
+
     /// Asks the driver for something. One that has ended is asked in vain: what is submitted ends at once.
     pub(crate) fn send(&self, command: Command) {
         if self.is_of_another_process() {
