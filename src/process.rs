@@ -1,5 +1,5 @@
-//! Process control: environment, signals, the end of the process. With `transport/mpi/ffi.rs` the only
-//! file with `unsafe` in it.
+//! Process control: environment, signals, children, the end of the process. What it has of memory, and the secret of its
+//! guards, are below.
 #![allow(unsafe_code)]
 
 use std::env;
@@ -7,21 +7,24 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::raw::c_void;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
-use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rustix::mm::{Advice, madvise};
-
+mod heap;
 mod sealed;
+mod secret;
+mod shared;
 
+pub(crate) use heap::{give_back_freed_memory, keep_freed_memory, prefer_large_pages};
 pub(crate) use sealed::{Sealed, seal};
+pub(crate) use secret::{make_secret, read_secret, secret, secret_file, secret_setting, take_secret};
+pub(crate) use shared::{Board, Words, create_words, open_words};
 
 static ORIGINAL: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
 
@@ -196,136 +199,6 @@ pub(crate) fn wait_for(child: rustix::process::Pid) -> io::Result<(ExitStatus, u
     }
 }
 
-/// A page of memory that a guard shares with its worker. There the worker says which task runs, for the price of
-/// a store; a message for each would cost more than a short task does.
-pub(crate) struct Board {
-    words: NonNull<AtomicU64>,
-}
-
-/// What the words of a [`Board`] are.
-const BOARD_TASK: usize = 0;
-const BOARD_READS: usize = 1;
-const BOARD_CONSTANTS: usize = 2;
-const BOARD_CLAIM: usize = 6;
-const BOARD_WORDS: usize = 8;
-const BOARD_BYTES: usize = BOARD_WORDS * size_of::<AtomicU64>();
-
-impl Board {
-    /// Makes one, and the file by which another process can have it, too. `constants` are for that process.
-    pub(crate) fn create(constants: [u64; 4]) -> io::Result<(Self, OwnedFd)> {
-        let (words, file) = create_memory("offshoot board", BOARD_BYTES)?;
-        let board = Self { words: words.cast() };
-        for (at, constant) in constants.into_iter().enumerate() {
-            board.word(BOARD_CONSTANTS + at).store(constant, Ordering::Relaxed);
-        }
-        Ok((board, file))
-    }
-
-    /// The one that this process inherited under this number.
-    pub(crate) fn inherited(fd: RawFd) -> io::Result<(Self, [u64; 4])> {
-        let file = inherited(fd);
-        let board = Self { words: open_memory(&file, BOARD_BYTES)?.cast() };
-        let constants = std::array::from_fn(|at| board.word(BOARD_CONSTANTS + at).load(Ordering::Relaxed));
-        Ok((board, constants))
-    }
-
-    fn word(&self, at: usize) -> &'static AtomicU64 {
-        assert!(at < BOARD_WORDS);
-        // SAFETY: the mapping has so many words, is aligned to a page, stays for ever, and is written by atomic
-        // operations only, whatever process does so.
-        unsafe { self.words.add(at).as_ref() }
-    }
-
-    /// Where it is decided which task begins.
-    pub(crate) fn claim(&self) -> &'static AtomicU64 {
-        self.word(BOARD_CLAIM)
-    }
-
-    /// Says which task runs.
-    pub(crate) fn begin(&self, task: u64) {
-        self.word(BOARD_TASK).store(task << 1 | 1, Ordering::Release);
-    }
-
-    /// It does not run any more.
-    pub(crate) fn end(&self, task: u64) {
-        self.word(BOARD_TASK).store(task << 1, Ordering::Release);
-    }
-
-    /// The last task that has begun, and whether it runs.
-    pub(crate) fn task(&self) -> (u64, bool) {
-        let word = self.word(BOARD_TASK).load(Ordering::Acquire);
-        (word >> 1, word & 1 == 1)
-    }
-
-    /// The guard has read something that the worker wrote.
-    pub(crate) fn count_read(&self) {
-        self.word(BOARD_READS).fetch_add(1, Ordering::Release);
-    }
-
-    pub(crate) fn reads(&self) -> u64 {
-        self.word(BOARD_READS).load(Ordering::Acquire)
-    }
-}
-
-/// Words that the processes of one host share to wake each other: each sleeps on one of its own. They lie far
-/// enough from each other that who writes one disturbs no other.
-const WORDS_APART: usize = 32;
-
-/// Makes so many words, and the file by which another process can have them, too.
-pub(crate) fn create_words(name: &str, count: usize) -> io::Result<(Words, OwnedFd)> {
-    let (memory, file) = create_memory(name, count * WORDS_APART * size_of::<AtomicU32>())?;
-    Ok((Words::at(memory, count), file))
-}
-
-/// The words that another process has made, with its file at hand.
-pub(crate) fn open_words(file: &OwnedFd, count: usize) -> io::Result<Words> {
-    let memory = open_memory(file, count * WORDS_APART * size_of::<AtomicU32>())?;
-    Ok(Words::at(memory, count))
-}
-
-/// Words in memory that several processes share. It stays mapped for as long as this process lives.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Words(&'static [AtomicU32]);
-
-impl Words {
-    fn at(memory: NonNull<u8>, count: usize) -> Self {
-        // SAFETY: the mapping has so many words, is aligned to a page, stays for ever, and is written by atomic
-        // operations only, whatever process does so.
-        Self(unsafe { std::slice::from_raw_parts(memory.cast().as_ptr(), count * WORDS_APART) })
-    }
-
-    /// One of them.
-    pub(crate) fn get(self, at: usize) -> Option<&'static AtomicU32> {
-        self.0.get(at * WORDS_APART)
-    }
-}
-
-/// Memory that has a file, for other processes to have it too. It stays mapped for ever.
-fn create_memory(name: &str, bytes: usize) -> io::Result<(NonNull<u8>, OwnedFd)> {
-    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-    let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    ftruncate(&file, bytes as u64)?;
-    // Who has it mapped must not find it gone.
-    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    Ok((map_memory(&file, bytes)?, file))
-}
-
-/// Memory that another process has made so.
-fn open_memory(file: &OwnedFd, bytes: usize) -> io::Result<NonNull<u8>> {
-    let is_whole = rustix::fs::fcntl_get_seals(file)?.contains(rustix::fs::SealFlags::SHRINK)
-        && u64::try_from(rustix::fs::fstat(file)?.st_size) == Ok(bytes as u64);
-    if is_whole { map_memory(file, bytes) } else { Err(io::ErrorKind::InvalidData.into()) }
-}
-
-fn map_memory(file: &OwnedFd, bytes: usize) -> io::Result<NonNull<u8>> {
-    use rustix::mm::{MapFlags, ProtFlags, mmap};
-    let protection = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: the kernel chooses a place that nobody has, and the mapping is never taken away. The file has
-    // this length for as long as it is there.
-    let memory = unsafe { mmap(ptr::null_mut(), bytes, protection, MapFlags::SHARED, file, 0) }?;
-    NonNull::new(memory.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
-}
-
 /// A descriptor that this process inherited under this number.
 pub(crate) fn inherited(fd: RawFd) -> OwnedFd {
     use std::os::fd::FromRawFd;
@@ -419,42 +292,6 @@ pub(crate) fn die_with_this_one(command: &mut Command) {
     };
     // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
     unsafe { command.pre_exec(arm) };
-}
-
-/// Has this process keep the memory that it frees, in place of handing it back piece by piece: it is for the next large
-/// message, and to have each page of it made anew takes longer than to fill it.
-pub(crate) fn keep_freed_memory() {
-    // SAFETY: it changes numbers that the allocator goes by. Where that does not know them nothing happens.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_MAX, 0);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
-    }
-}
-
-/// Hands back what memory was kept so and is free.
-pub(crate) fn give_back_freed_memory() {
-    // SAFETY: it takes free memory from the allocator only.
-    unsafe { libc::malloc_trim(0) };
-}
-
-/// From so many bytes on, memory is asked for in large pages.
-const LARGE: usize = 4 << 20;
-/// The unit in which the system takes advice, or a multiple of it.
-const PAGE: usize = 1 << 16;
-
-/// Has the system make this memory, when it is first written, in the largest pages that it has. One of four KiB after the
-/// other takes several times as long as a copy to memory that is there.
-pub(crate) fn prefer_large_pages<T>(memory: &mut [MaybeUninit<T>]) {
-    let bytes = size_of_val(memory);
-    if bytes < LARGE {
-        return;
-    }
-    let start = memory.as_mut_ptr().cast::<c_void>();
-    let skipped = start.addr().next_multiple_of(PAGE) - start.addr();
-    let whole = (bytes - skipped) / PAGE * PAGE;
-    // SAFETY: it is a part of that memory, and the advice changes neither what is in it nor who may use it. Where the system
-    // does not take it, pages are small.
-    let _ = unsafe { madvise(start.byte_add(skipped), whole, Advice::LinuxHugepage) };
 }
 
 /// Has the process that `command` starts lead a session and process group of its own: no terminal's signal reaches it, and
@@ -615,74 +452,6 @@ pub(crate) fn drain(fd: RawFd, silence: Duration) {
             return;
         }
     }
-}
-
-/// Carries the secret of the control channel to the guards: the environment of a process can be read by its
-/// user only.
-const SECRET_VARIABLE: &str = "OFFSHOOT_SECRET";
-
-/// The secret of this process's control channel, and a file in memory that holds it too.
-static SECRET: OnceLock<([u8; 16], Option<OwnedFd>)> = OnceLock::new();
-
-/// Makes up the secret of this process's control channel, for the guards to inherit: in our variable, in
-/// `other`, which a launcher may hand on where it drops ours, and in a file in memory that a guard on this
-/// host can open.
-///
-/// # Panics
-/// If the process has more than one thread.
-pub(crate) fn make_secret(other: Option<&str>) {
-    let (secret, _) = SECRET.get_or_init(|| {
-        let mut secret = [0; 16];
-        rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())
-            .expect("16 bytes are always given");
-        (secret, in_memory(&secret).ok())
-    });
-    let hex = hex(secret);
-    for name in [Some(SECRET_VARIABLE), other].into_iter().flatten() {
-        set_variable(name, hex.as_ref());
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The secret that this process made up, as `VARIABLE=VALUE` for the environment of a guard.
-pub(crate) fn secret_setting() -> Option<String> {
-    SECRET.get().map(|(secret, _)| format!("{SECRET_VARIABLE}={}", hex(secret)))
-}
-
-fn in_memory(bytes: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let file = rustix::fs::memfd_create("offshoot", rustix::fs::MemfdFlags::CLOEXEC)?;
-    rustix::io::write(&file, bytes)?;
-    Ok(file)
-}
-
-/// The secret that this process made up.
-pub(crate) fn secret() -> Option<[u8; 16]> {
-    SECRET.get().map(|(secret, _)| *secret)
-}
-
-/// The descriptor of the file that holds this process's secret, for [`read_secret`].
-pub(crate) fn secret_file() -> Option<RawFd> {
-    SECRET.get().and_then(|(_, file)| file.as_ref()).map(AsRawFd::as_raw_fd)
-}
-
-/// Takes the inherited secret out of the environment, so that nothing that is started from here has it.
-pub(crate) fn take_secret(other: Option<&str>) -> Option<[u8; 16]> {
-    let take = |name: &str| {
-        let hex = env::var(name).ok();
-        remove_variable(name);
-        u128::from_str_radix(&hex?, 16).ok().map(u128::to_be_bytes)
-    };
-    let found: Vec<_> = [Some(SECRET_VARIABLE), other].into_iter().flatten().filter_map(take).collect();
-    found.first().copied()
-}
-
-/// Reads the secret of another process of this user, on this host. A launcher that was there before the
-/// host, `mpiexec` that is, hands none of the host's variables on.
-pub(crate) fn read_secret(process: u32, file: RawFd) -> Option<[u8; 16]> {
-    std::fs::read(format!("/proc/{process}/fd/{file}")).ok()?.try_into().ok()
 }
 
 /// Marks all descriptors but the standard ones to be closed in programs that this process starts.

@@ -39,7 +39,9 @@ const FLOORS: &[(&str, &[&str])] = &[
 /// Files that may contain `unsafe`.
 const UNSAFE: &[&str] = &[
     "src/process.rs",
+    "src/process/heap.rs",
     "src/process/sealed.rs",
+    "src/process/shared.rs",
     "src/transport/mpi/ffi.rs",
     "src/transport/mpi/pmix.rs",
     "src/wire/bulk.rs",
