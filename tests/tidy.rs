@@ -40,6 +40,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 const UNSAFE: &[&str] = &[
     "src/process.rs",
     "src/process/heap.rs",
+    "src/process/peer.rs",
     "src/process/sealed.rs",
     "src/process/shared.rs",
     "src/transport/mpi/ffi.rs",

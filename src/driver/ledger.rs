@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use super::Submission;
@@ -119,24 +118,26 @@ impl Ledger {
         resolution: Resolution,
         hint: impl FnOnce(WorkerId, &'static Definition) -> String,
     ) {
-        let entry = self.entries.remove(task.0).expect("the core resolves each task once");
-        let settled = self.outcome(&entry, resolution, hint);
-        self.settled.push((entry.promise, settled.map(|bytes| Answer { bytes, place: entry.place })));
+        let mut entry = self.entries.remove(task.0).expect("the core resolves each task once");
+        let answer = entry.answer.take();
+        let settled = self.outcome(&entry, answer, resolution, hint);
+        self.settled.push((entry.promise, settled.map(|result| Answer { result, place: entry.place })));
         self.spent.extend(Some(entry.arguments).filter(Payload::is_in_pieces));
     }
 
     fn outcome(
         &self,
         entry: &Entry,
+        answer: Option<(WorkerId, Outcome)>,
         resolution: Resolution,
         hint: impl FnOnce(WorkerId, &'static Definition) -> String,
-    ) -> Result<Bytes, TaskError> {
+    ) -> Result<Payload, TaskError> {
         let origin = || entry.promise.origin(entry.place);
         match resolution {
-            Resolution::Answered => match &entry.answer {
-                Some((_, Outcome::Done(bytes))) => Ok(bytes.clone().into_bytes()),
+            Resolution::Answered => match answer {
+                Some((_, Outcome::Done(result))) => Ok(result),
                 Some((_, Outcome::Skipped)) => Err(TaskError::Cancelled { origin: origin() }),
-                Some((worker, Outcome::Failed(failure))) => Err(match failure.clone() {
+                Some((worker, Outcome::Failed(failure))) => Err(match failure {
                     Failure::Returned { causes } => TaskError::Failed { origin: origin(), causes },
                     Failure::Panicked { message, location } => {
                         TaskError::Panicked { origin: origin(), message, location }
@@ -144,14 +145,14 @@ impl Ledger {
                     Failure::Arguments { reason } => TaskError::Arguments { origin: origin(), reason },
                     Failure::Result { reason } => TaskError::Result { origin: origin(), reason },
                     Failure::Unknown => {
-                        TaskError::Unknown { origin: origin(), hint: hint(*worker, entry.definition) }
+                        TaskError::Unknown { origin: origin(), hint: hint(worker, entry.definition) }
                     }
                 }),
                 None => unreachable!("the core resolves as answered what was answered"),
             },
             Resolution::Cancelled => Err(TaskError::Cancelled { origin: origin() }),
-            Resolution::Overdue { answered } => match &entry.answer {
-                Some((_, Outcome::Done(bytes))) if answered => Ok(bytes.clone().into_bytes()),
+            Resolution::Overdue { answered } => match answer {
+                Some((_, Outcome::Done(result))) if answered => Ok(result),
                 Some(_) | None => {
                     let by_deadline = entry.deadline.is_some_and(|deadline| deadline <= Instant::now());
                     let limit = if by_deadline { Limit::Deadline } else { Limit::Timeout };

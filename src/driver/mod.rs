@@ -9,6 +9,7 @@
 mod books;
 mod command;
 mod engine;
+mod fetch;
 mod ledger;
 #[cfg(feature = "mpi")]
 pub(crate) mod mpi_thread;
@@ -25,6 +26,7 @@ use crossbeam_channel::Receiver;
 pub(crate) use books::Books;
 pub(crate) use command::{Command, Submission};
 pub(crate) use engine::{Ending, Turnable, run as run_drivers};
+use fetch::{Fetched, Fetches};
 use ledger::Ledger;
 use roster::{Loss, Roster, Said};
 
@@ -35,8 +37,10 @@ use crate::launch::Program;
 use crate::pool::{Promise, Shared};
 use crate::task::Conditions;
 use crate::transport::{Attention, Report, Rings, Transport};
+use crate::wire;
 use crate::wire::frame::Parcel;
-use crate::wire::message::{AnswerMessage, FromWorker, Outcome};
+use crate::wire::message::{AnswerMessage, FromWorker, Outcome, ToWorker};
+use crate::wire::payload::Payload;
 
 /// How a turn left the driver.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +81,7 @@ pub(crate) struct Driver<T> {
     ledger: Ledger,
     has_ledger: bool,
     roster: Roster,
+    fetches: Fetches,
     programs: Vec<Program>,
     shared: Arc<Shared>,
     started: Instant,
@@ -108,6 +113,7 @@ impl<T: Transport> Driver<T> {
             ledger: Ledger::default(),
             has_ledger: false,
             roster: Roster::default(),
+            fetches: Fetches::default(),
             programs: vec![program],
             shared,
             started: Instant::now(),
@@ -200,6 +206,7 @@ impl<T: Transport> Driver<T> {
     }
 
     fn on_frame(&mut self, worker: WorkerId, bytes: Bytes) {
+        let Some(bytes) = self.fetches.keep(worker, bytes) else { return };
         let message = match FromWorker::decode(bytes) {
             Ok(message) => message,
             Err(error) => return self.on_lost(worker, SpawnCause::Mismatch, error.to_string()),
@@ -211,6 +218,11 @@ impl<T: Transport> Driver<T> {
                 self.errands.push(Errand::Send(worker, retire));
                 self.on_spawn_failed(worker, failure);
             }
+            Said::Answers(answers)
+                if answers.iter().filter_map(AnswerMessage::payload).any(Payload::is_remote) =>
+            {
+                self.fetches.begin(worker, answers);
+            }
             Said::Answers(answers) => answers.into_iter().for_each(|answer| self.on_answer(worker, answer)),
             Said::Bye { known_gone } => {
                 self.errands.push(Errand::Disconnect(worker));
@@ -221,6 +233,21 @@ impl<T: Transport> Driver<T> {
             Said::Nonsense(reason) => self.on_lost(worker, SpawnCause::Mismatch, reason),
             Said::Nothing => {}
         }
+    }
+
+    /// Goes on with what is fetched from the memory of workers. Whether there is more to do.
+    fn advance_fetches(&mut self) -> bool {
+        for (worker, fetched) in self.fetches.advance() {
+            match fetched {
+                Fetched::Whole(answers, behind) => {
+                    self.errands.push(Errand::Send(worker, ToWorker::Fetched.encode()));
+                    answers.into_iter().for_each(|answer| self.on_answer(worker, answer));
+                    behind.into_iter().for_each(|frame| self.on_frame(worker, frame));
+                }
+                Fetched::Failed(reason) => self.on_lost(worker, SpawnCause::Ended, reason),
+            }
+        }
+        self.fetches.is_busy()
     }
 
     fn on_answer(&mut self, worker: WorkerId, answer: AnswerMessage) {
@@ -243,6 +270,7 @@ impl<T: Transport> Driver<T> {
 
     /// A worker died, or said what makes no sense. Before it was ready, that is a failed start, for `cause`.
     fn on_lost(&mut self, worker: WorkerId, cause: SpawnCause, reason: String) {
+        self.fetches.forget(worker);
         match self.roster.lose(worker) {
             Loss::Start => {
                 self.transport.abandon(worker);
@@ -327,12 +355,14 @@ impl<T: Transport> Driver<T> {
             None => {}
         }
         self.roster.forget(worker);
+        self.fetches.forget(worker);
         self.transport.abandon(worker);
     }
 
     fn kill(&mut self, worker: WorkerId) {
         tracing::info!("{worker} is killed: the task that it runs was to stop, and has not");
         self.roster.forget(worker);
+        self.fetches.forget(worker);
         self.transport.abandon(worker);
     }
 
@@ -403,6 +433,7 @@ impl<T: Transport> Turnable for Driver<T> {
             return Turn::Closed;
         }
         self.take_reports();
+        any |= self.advance_fetches();
         self.clock = self.now();
         any |= self.take_commands();
         self.fire_timers();
@@ -431,7 +462,7 @@ impl<T: Transport> Turnable for Driver<T> {
         }
         let deadline = self.core.next_deadline().map(|deadline| self.instant(deadline));
         let leave_by = self.closed.map(|since| since + LEAVE_TIMEOUT);
-        let until = deadline.into_iter().chain(leave_by).min();
+        let until = deadline.into_iter().chain(leave_by).chain(wire::tidy()).min();
         Turn::Quiet { polling: self.polling(), until }
     }
 

@@ -9,6 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::error::{Place, SpawnCause, SpawnFailure};
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 use crate::launch::{Initializer, Program};
+use crate::process;
 use crate::task::Definition;
 use crate::wire::frame::Parcel;
 use crate::wire::message::{
@@ -41,6 +42,8 @@ struct Member {
     known: Vec<KnownTask>,
     /// The worker's number for each of our kinds, once it was looked up.
     kinds: Vec<Option<WireKind>>,
+    /// Whether it can read the memory of this process.
+    lend: bool,
     unsent: Unsent,
 }
 
@@ -114,6 +117,7 @@ impl Roster {
             host: "unknown",
             known: Vec::new(),
             kinds: Vec::new(),
+            lend: false,
             unsent: Unsent::default(),
         };
         self.members.insert(worker, member);
@@ -177,7 +181,8 @@ impl Roster {
                 self.leaving += usize::from(member.phase == Phase::Refused);
                 said
             }
-            (Phase::Preparing, FromWorker::Ready) => {
+            (Phase::Preparing, FromWorker::Ready { lend }) => {
+                member.lend = lend;
                 member.phase = Phase::Serving;
                 Said::Ready
             }
@@ -193,7 +198,7 @@ impl Roster {
                 self.forget(worker);
                 Said::Bye { known_gone }
             }
-            (Phase::Refused, FromWorker::Ready | FromWorker::Unfit(_)) => Said::Nothing,
+            (Phase::Refused, FromWorker::Ready { .. } | FromWorker::Unfit(_)) => Said::Nothing,
             (phase, message) => {
                 Said::Nonsense(format!("it sent `{}` while it was {phase:?}", message.name()))
             }
@@ -259,7 +264,7 @@ impl Roster {
                 send(worker, ToWorker::Resume.encode());
             }
             for batch in batches(tasks) {
-                send(worker, encode_tasks(batch));
+                send(worker, encode_tasks(batch, member.lend));
             }
             tasks.clear();
             if !recanted.is_empty() {
@@ -297,7 +302,9 @@ impl Member {
         match self.wire_initializer() {
             Ok(initializer) => {
                 self.phase = Phase::Preparing;
-                Said::Welcome(ToWorker::Welcome(Welcome { worker, initializer }).encode())
+                let probe = process::probe().filter(|_| is_lending());
+                let lend = probe.is_some() && hello.probe.is_some_and(|probe| probe.is_readable());
+                Said::Welcome(ToWorker::Welcome(Welcome { worker, probe, lend, initializer }).encode())
             }
             Err(reason) => self.refuse(SpawnCause::Mismatch, reason),
         }
@@ -325,6 +332,14 @@ impl Member {
         }
         *self.kinds[index].get_or_insert_with(|| find(&self.known, definition).unwrap_or(WireKind::UNKNOWN))
     }
+}
+
+/// The variable that keeps hosts and workers from reading each other's memory.
+const LENDING: &str = "OFFSHOOT_LENDING";
+
+/// Whether large arrays are to be lent where that is possible.
+fn is_lending() -> bool {
+    std::env::var_os(LENDING).is_none_or(|wish| wish != "off")
 }
 
 /// Keeps the name of a machine for as long as this process lives. There are few, and each result carries one from

@@ -54,7 +54,8 @@ impl Transport for Scripted {
     fn spawn(&mut self, worker: WorkerId, _program: &Program) {
         self.notes.borrow_mut().spawned += 1;
         let known = Registry::empty().with::<double>().known();
-        let hello = Hello { codec: CODEC_ID.to_owned(), host: "scripted".to_owned(), pid: 1, known };
+        let hello =
+            Hello { codec: CODEC_ID.to_owned(), host: "scripted".to_owned(), pid: 1, probe: None, known };
         self.reports.push_back(Report::Spawned { worker });
         self.reports
             .push_back(Report::Frame { worker, bytes: FromWorker::Hello(hello).encode().into_bytes() });
@@ -107,11 +108,11 @@ impl Transport for Scripted {
 /// A well-behaved worker.
 fn good(message: &ToWorker) -> Vec<Reaction> {
     match message {
-        ToWorker::Welcome(_) => vec![Reaction::Say(FromWorker::Ready)],
+        ToWorker::Welcome(_) => vec![Reaction::Say(FromWorker::Ready { lend: false })],
         ToWorker::Tasks(tasks) => {
             vec![Reaction::Say(FromWorker::Answers(tasks.iter().map(doubled).collect()))]
         }
-        ToWorker::Recant(_) | ToWorker::Resume => vec![],
+        ToWorker::Recant(_) | ToWorker::Resume | ToWorker::Fetched => vec![],
         ToWorker::Retire => vec![Reaction::Say(FromWorker::Bye)],
     }
 }
@@ -127,7 +128,11 @@ fn doubled(message: &crate::wire::message::TaskMessage) -> AnswerMessage {
 fn good_but(message: &ToWorker, with_tasks: impl FnOnce() -> Vec<Reaction>) -> Vec<Reaction> {
     match message {
         ToWorker::Tasks(_) => with_tasks(),
-        ToWorker::Welcome(_) | ToWorker::Recant(_) | ToWorker::Resume | ToWorker::Retire => good(message),
+        ToWorker::Welcome(_)
+        | ToWorker::Recant(_)
+        | ToWorker::Resume
+        | ToWorker::Fetched
+        | ToWorker::Retire => good(message),
     }
 }
 
@@ -212,7 +217,8 @@ fn an_answer_to_a_task_that_was_not_given_makes_the_worker_lost() {
 
 #[test]
 fn a_message_out_of_turn_makes_the_worker_lost() {
-    let mut bench = Bench::new(|message| good_but(message, || vec![Reaction::Say(FromWorker::Ready)]));
+    let mut bench =
+        Bench::new(|message| good_but(message, || vec![Reaction::Say(FromWorker::Ready { lend: false })]));
     let error = bench.run(1).expect_err("it has no result");
     assert!(error.to_string().contains("`Ready`"), "{error}");
 }
@@ -228,7 +234,11 @@ fn a_goodbye_that_nobody_asked_for_makes_the_worker_lost() {
 fn what_a_worker_says_after_its_end_counts_for_nothing() {
     let mut bench = Bench::new(|message| {
         good_but(message, || {
-            vec![Reaction::Die, Reaction::Say(FromWorker::Bye), Reaction::Say(FromWorker::Ready)]
+            vec![
+                Reaction::Die,
+                Reaction::Say(FromWorker::Bye),
+                Reaction::Say(FromWorker::Ready { lend: false }),
+            ]
         })
     });
     assert!(matches!(bench.run(1), Err(TaskError::Lost { attempts: 3, .. })));
@@ -244,7 +254,11 @@ fn a_second_answer_does_not_replace_the_first() {
             let again = AnswerMessage { outcome: Outcome::Done(second.into()), ..doubled(&tasks[0]) };
             vec![Reaction::Say(FromWorker::Answers(vec![doubled(&tasks[0]), again]))]
         }
-        ToWorker::Welcome(_) | ToWorker::Recant(_) | ToWorker::Resume | ToWorker::Retire => good(message),
+        ToWorker::Welcome(_)
+        | ToWorker::Recant(_)
+        | ToWorker::Resume
+        | ToWorker::Fetched
+        | ToWorker::Retire => good(message),
     });
     assert_eq!(bench.run(1).expect("the first answer is right"), 2);
 }
@@ -256,7 +270,7 @@ fn a_refused_worker_that_dies_is_forgotten() {
             let failure = crate::wire::message::Failure::Returned { causes: vec!["no licence".to_owned()] };
             vec![Reaction::Say(FromWorker::Unfit(failure)), Reaction::Die]
         }
-        ToWorker::Tasks(_) | ToWorker::Recant(_) | ToWorker::Resume => good(message),
+        ToWorker::Tasks(_) | ToWorker::Recant(_) | ToWorker::Resume | ToWorker::Fetched => good(message),
         ToWorker::Retire => vec![],
     });
     assert!(bench.run(1).is_err());
@@ -311,7 +325,11 @@ fn a_refused_worker_leaves_in_order() {
             let failure = crate::wire::message::Failure::Returned { causes: vec!["no licence".to_owned()] };
             vec![Reaction::Say(FromWorker::Unfit(failure))]
         }
-        ToWorker::Tasks(_) | ToWorker::Recant(_) | ToWorker::Resume | ToWorker::Retire => good(message),
+        ToWorker::Tasks(_)
+        | ToWorker::Recant(_)
+        | ToWorker::Resume
+        | ToWorker::Fetched
+        | ToWorker::Retire => good(message),
     });
     let error = bench.run(1).expect_err("there is no worker");
     assert!(error.to_string().contains("no licence"), "{error}");

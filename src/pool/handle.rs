@@ -141,8 +141,8 @@ pub(super) fn decode<R: DeserializeOwned>(
     name: &'static str,
     settled: Settled,
 ) -> Result<R, TaskError> {
-    let Answer { bytes, place } = settled?;
-    codec::decode_value(&bytes).map_err(|error| TaskError::Result {
+    let Answer { result, place } = settled?;
+    codec::decode_payload(result).map_err(|error| TaskError::Result {
         origin: Origin { task, name, place },
         reason: error.to_string(),
     })

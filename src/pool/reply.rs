@@ -6,10 +6,9 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
-
 use crate::error::{Origin, Place, TaskError};
 use crate::ids::TaskId;
+use crate::wire::payload::Payload;
 
 /// How a task ended: the encoded result and where it ran, or an error.
 pub(crate) type Settled = Result<Answer, TaskError>;
@@ -17,7 +16,7 @@ pub(crate) type Settled = Result<Answer, TaskError>;
 /// An encoded result.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) bytes: Bytes,
+    pub(crate) result: Payload,
     pub(crate) place: Option<Place>,
 }
 

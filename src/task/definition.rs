@@ -77,7 +77,7 @@ pub struct Definition {
     pub(crate) name: &'static str,
     pub(crate) signature: &'static str,
     pub(crate) source: (&'static str, u32),
-    run: fn(&mut Context, &[u8]) -> Result<Payload, Failure>,
+    run: fn(&mut Context, Payload) -> Result<Payload, Failure>,
 }
 
 impl Definition {
@@ -100,8 +100,8 @@ impl fmt::Debug for Definition {
     }
 }
 
-fn run_erased<T: Task + ?Sized>(context: &mut Context, arguments: &[u8]) -> Result<Payload, Failure> {
-    let args = codec::decode_value::<T::Args>(arguments)
+fn run_erased<T: Task + ?Sized>(context: &mut Context, arguments: Payload) -> Result<Payload, Failure> {
+    let args = codec::decode_payload::<T::Args>(arguments)
         .map_err(|error| Failure::Arguments { reason: bounded(error.to_string()) })?;
     let output = T::run(context, args).map_err(|error| Failure::Returned { causes: describe(&error) })?;
     codec::encode_owned(output, |output, show| show(output))
@@ -130,7 +130,7 @@ fn bounded(mut text: String) -> String {
 pub(crate) fn run_guarded(
     definition: &Definition,
     context: &mut Context,
-    arguments: &[u8],
+    arguments: Payload,
 ) -> Result<Payload, Failure> {
     note_panic_locations();
     LAST_PANIC.with_borrow_mut(Option::take);

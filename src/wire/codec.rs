@@ -14,25 +14,30 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use super::bulk::{self, Apart, Input, Outgoing, Output};
+use super::bulk::{self, Apart, Input, Outgoing, Output, ReadError};
+use super::memory::Memory;
 use super::owned::{self, Show};
-use super::payload::Payload;
+use super::payload::{Payload, Piece};
 
 /// Names the encoding of heads and values; host and worker compare it in the hello.
 pub(crate) const CODEC_ID: &str = "bincode-2/le/heads-varint/values-fixint";
 
 /// Decodes under a limit of some sixteen times what came. `bincode` counts the bytes that it reads, integers of one byte as
 /// eight, and makes room for as many bytes as a string says that it has; and its limits are constants.
-macro_rules! decode_within_limit {
-    ($decode:path, $bytes:expr, $config:expr) => {
-        match $bytes.len() {
-            0..=0x1_0000 => $decode($bytes, $config.with_limit::<0x10_0000>()),
-            0..=0x10_0000 => $decode($bytes, $config.with_limit::<0x100_0000>()),
-            0..=0x100_0000 => $decode($bytes, $config.with_limit::<0x1000_0000>()),
-            0..=0x1000_0000 => $decode($bytes, $config.with_limit::<0x1_0000_0000>()),
-            _ => $decode($bytes, $config.with_limit::<0x4_0000_0000>()),
+macro_rules! within_limit {
+    ($length:expr, $LIMIT:ident => $decode:block) => {
+        match $length {
+            0..=0x1_0000 => within_limit!(@ 0x10_0000, $LIMIT => $decode),
+            0..=0x10_0000 => within_limit!(@ 0x100_0000, $LIMIT => $decode),
+            0..=0x100_0000 => within_limit!(@ 0x1000_0000, $LIMIT => $decode),
+            0..=0x1000_0000 => within_limit!(@ 0x1_0000_0000, $LIMIT => $decode),
+            _ => within_limit!(@ 0x4_0000_0000, $LIMIT => $decode),
         }
     };
+    (@ $bytes:literal, $LIMIT:ident => $decode:block) => {{
+        const $LIMIT: usize = $bytes;
+        $decode
+    }};
 }
 
 /// A value could not be turned into bytes, or bytes were not the value that they should be.
@@ -55,8 +60,10 @@ pub(crate) fn encode_head<T: Serialize>(head: &T, buffer: &mut Vec<u8>) -> Resul
 /// Decodes a structure of our own protocol, which must fill `bytes` exactly.
 pub(crate) fn decode_head<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let config = bincode::config::standard();
-    let decoded = decode_within_limit!(bincode::serde::decode_from_slice, bytes, config);
-    exactly(decoded?, bytes)
+    let decoded = within_limit!(bytes.len(), LIMIT => {
+        bincode::serde::decode_from_slice(bytes, config.with_limit::<LIMIT>())
+    });
+    exactly(decoded?, bytes.len())
 }
 
 /// Encodes a user's value.
@@ -113,11 +120,11 @@ impl Draft {
     /// Takes what is missing out of the value.
     pub(crate) fn finish<T>(self, value: &mut T, show: Show<T>) -> Payload {
         let Self { bytes, apart } = self;
-        let mut rest = Bytes::from(bytes);
         if apart.is_empty() {
-            return rest.into();
+            return bytes.into();
         }
-        let mut arrays: Vec<Option<Bytes>> = vec![None; apart.len()];
+        let mut rest = Bytes::from(bytes);
+        let mut arrays: Vec<Option<Memory>> = apart.iter().map(|_| None).collect();
         show(value, &mut |part| {
             let memory = owned::memory_of(part).unwrap_or_default();
             if let Some(index) = apart.iter().position(|apart| apart.is(memory)) {
@@ -127,60 +134,64 @@ impl Draft {
         let mut begun = 0;
         let mut pieces = Vec::with_capacity(2 * apart.len());
         for (Apart { at, .. }, array) in apart.into_iter().zip(arrays) {
-            pieces.push(rest.split_to(at - begun));
-            pieces.push(array.expect("a value shows the same parts each time"));
+            pieces.push(Piece::Bytes(rest.split_to(at - begun)));
+            pieces.push(Piece::array(array.expect("a value shows the same parts each time")));
             begun = at;
         }
-        pieces.extend((!rest.is_empty()).then_some(rest));
-        let first = std::mem::take(&mut pieces[0]);
-        Payload::new(first, pieces.split_off(1))
+        pieces.extend((!rest.is_empty()).then_some(Piece::Bytes(rest)));
+        Payload::of(pieces)
     }
 }
 
 /// Decodes a user's value, which must fill `bytes` exactly.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let config = bincode::config::standard().with_fixed_int_encoding();
-    let decoded = decode_within_limit!(decode_value_from_slice, bytes, config);
-    exactly(decoded?, bytes)
+    decode_input(&Input::new(bytes, []))
 }
 
-fn decode_value_from_slice<T: DeserializeOwned>(
-    bytes: &[u8],
-    config: impl bincode::config::Config,
-) -> Result<(T, usize), DecodeError> {
-    let input = Input::new(bytes);
-    let mut decoder = OwnedSerdeDecoder::from_reader(Source(&input), config);
-    let value = bulk::decode(decoder.as_deserializer(), &input)?;
-    Ok((value, bytes.len() - input.rest().len()))
+/// Decodes a user's value, which must fill the payload exactly. Large arrays are taken out of it where that is possible, and
+/// fetched where they are.
+pub(crate) fn decode_payload<T: DeserializeOwned>(payload: Payload) -> Result<T, CodecError> {
+    let Payload { first, others } = payload;
+    decode_input(&Input::new(&first, others.into_vec()))
+}
+
+fn decode_input<T: DeserializeOwned>(input: &Input<'_>) -> Result<T, CodecError> {
+    let total = input.left();
+    let config = bincode::config::standard().with_fixed_int_encoding();
+    let value = within_limit!(total, LIMIT => {
+        let mut decoder = OwnedSerdeDecoder::from_reader(Source(input), config.with_limit::<LIMIT>());
+        bulk::decode(decoder.as_deserializer(), input)
+    });
+    // Whatever came of what was not there any more, that is why.
+    input.check().map_err(|error| DecodeError::OtherString(error.to_string()))?;
+    exactly((value?, total - input.left()), total)
 }
 
 /// What `bincode` reads from, while others do, too.
-struct Source<'a>(&'a Input<'a>);
+struct Source<'a, 'b>(&'a Input<'b>);
 
-impl Reader for Source<'_> {
+impl Reader for Source<'_, '_> {
     fn read(&mut self, bytes: &mut [u8]) -> Result<(), DecodeError> {
-        let additional = bytes.len().saturating_sub(self.0.rest().len());
-        let taken = self.0.take(bytes.len()).ok_or(DecodeError::UnexpectedEnd { additional })?;
-        bytes.copy_from_slice(taken);
-        Ok(())
+        let additional = bytes.len().saturating_sub(self.0.left());
+        self.0.read(bytes).map_err(|error| match error {
+            ReadError::Short { .. } => DecodeError::UnexpectedEnd { additional },
+            ReadError::Remote(_) => DecodeError::OtherString(error.to_string()),
+        })
     }
 
     fn peek_read(&mut self, count: usize) -> Option<&[u8]> {
-        self.0.rest().get(..count)
+        self.0.peek(count)
     }
 
     fn consume(&mut self, count: usize) {
         // Only what was seen is consumed.
-        let _ = self.0.take(count);
+        self.0.skip(count);
     }
 }
 
-fn exactly<T>((value, used): (T, usize), bytes: &[u8]) -> Result<T, CodecError> {
-    if used == bytes.len() {
-        Ok(value)
-    } else {
-        Err(CodecError::Trailing { left: bytes.len() - used, total: bytes.len() })
-    }
+fn exactly<T>((value, used): (T, usize), total: usize) -> Result<T, CodecError> {
+    if used == total { Ok(value) } else { Err(CodecError::Trailing { left: total - used, total }) }
 }
 
 #[cfg(test)]
@@ -194,6 +205,7 @@ mod tests {
     use serde_bytes::ByteBuf;
 
     use super::*;
+    use crate::wire::payload::Part;
 
     /// As `bincode` alone has it.
     fn plainly<T: Serialize>(value: &T) -> Vec<u8> {
@@ -273,7 +285,7 @@ mod tests {
         let payload = draft.finish(&mut value, show);
         assert_eq!(payload.len(), plain.len());
         for place in places {
-            assert!(payload.pieces().any(|piece| piece.as_ptr() == place), "an array was copied");
+            assert!(payload.parts().any(|part| part.as_slice().as_ptr() == place), "an array was copied");
         }
         assert_eq!(payload.into_bytes(), plain);
     }
@@ -282,10 +294,89 @@ mod tests {
     fn large_arrays_that_cannot_be_taken_out_are_copied() {
         let value = Newtype(vec![-1; 1 << 20]);
         let payload = encode_owned(value.clone(), |value, show| show(value)).expect("it encodes");
-        assert!(!payload.is_in_pieces());
+        assert_eq!(
+            (payload.arrays().count(), payload.len()),
+            (1, plainly(&value).len()),
+            "it is all one array"
+        );
         assert_eq!(payload.into_bytes(), plainly(&value));
         let payload = encode_owned((value.0, 1), |(_, one), show| show(one)).expect("it encodes");
-        assert!(!payload.is_in_pieces(), "it was not shown");
+        assert_eq!(
+            payload.arrays().map(|array| array.bytes().len()).collect::<Vec<_>>(),
+            [payload.len()],
+            "it was not shown"
+        );
+    }
+
+    type Mixed = (u8, Vec<f64>, String, Vec<u16>, VecDeque<i64>);
+
+    fn mixed() -> (Mixed, Payload) {
+        let value: Mixed = (
+            7,
+            (0..100_000).map(f64::from).collect(),
+            "é".repeat(300_000),
+            vec![1, 2],
+            (0..100_000).collect(),
+        );
+        let payload = encode_owned(value.clone(), |(_, numbers, text, few, _): &mut Mixed, show| {
+            show(numbers);
+            show(text);
+            show(few);
+        });
+        (value, payload.expect("it encodes"))
+    }
+
+    #[test]
+    fn large_arrays_are_taken_out_of_a_payload_as_they_are() {
+        let (value, payload) = mixed();
+        let places: Vec<_> = payload.arrays().map(|array| array.bytes().as_ptr().addr()).collect();
+        assert_eq!(places.len(), 2);
+        let again: Mixed = decode_payload(payload).expect("it is whole");
+        assert_eq!(again, value);
+        assert_eq!(again.1.as_ptr().addr(), places[0], "it was copied");
+        // Of what somebody else has too, a copy is made.
+        let (value, payload) = mixed();
+        let other = payload.clone();
+        assert_eq!(decode_payload::<Mixed>(payload).expect("it is whole"), value);
+        assert_eq!(decode_payload::<Mixed>(other).expect("it is whole"), value);
+    }
+
+    #[test]
+    fn arrays_are_read_as_what_they_are_not_too() {
+        let numbers: Vec<u64> = (0..100_000).collect();
+        let payload = || encode_owned(numbers.clone(), |value, show| show(value)).expect("it encodes");
+        assert_eq!(decode_payload::<VecDeque<u64>>(payload()).expect("it is whole"), numbers);
+        let halves = bytemuck::cast_slice::<u64, u32>(&numbers);
+        // The length counts numbers, so a value of another type does not fill it.
+        let error = decode_payload::<Vec<u32>>(payload()).expect_err("half of it is left");
+        assert!(error.to_string().contains("left over"), "{error}");
+        assert!(decode_payload::<Vec<u128>>(payload()).is_err());
+        let mut twice = (2 * numbers.len() as u64).to_le_bytes().to_vec();
+        twice.truncate(8);
+        let array = Piece::array(Memory::of(numbers.clone()));
+        let payload = Payload::of(vec![Piece::Bytes(twice.into()), array]);
+        assert_eq!(decode_payload::<Vec<u32>>(payload).expect("it is whole"), halves);
+    }
+
+    #[test]
+    fn what_is_lent_is_read_where_it_is() {
+        let (value, payload) = mixed();
+        let lent = |payload: &Payload| {
+            let pieces = payload.parts().map(|part| match part {
+                Part::Array(array) => Piece::Remote(array.whereabouts()),
+                other => Piece::Bytes(other.to_bytes()),
+            });
+            Payload::of(pieces.collect())
+        };
+        let remote = lent(&payload);
+        assert!(remote.is_remote() && remote.len() == payload.len());
+        assert_eq!(decode_payload::<Mixed>(remote.clone()).expect("it is whole"), value);
+        // All of a value that could not be taken apart, numbers and what is between them.
+        let whole = Payload::from(plainly(&value));
+        assert_eq!(decode_payload::<Mixed>(lent(&whole)).expect("it is whole"), value);
+        drop(payload);
+        let error = decode_payload::<Mixed>(remote).expect_err("it was given back");
+        assert!(error.to_string().contains("could not be read where they are"), "{error}");
     }
 
     #[test]

@@ -243,6 +243,7 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::payload::Part;
 
     const FLOW: Flow = Flow { message_max: 1000, window: 4000 };
 
@@ -316,7 +317,7 @@ mod tests {
         ];
         let mut beginning = frame::begin(7, 0);
         frame::end_head(&mut beginning, payloads.iter().map(Bytes::len).sum());
-        let parcel = Parcel::new(beginning.clone(), payloads.iter());
+        let parcel = Parcel::new(beginning.clone(), payloads.iter().map(Part::Bytes));
         let whole = parcel.clone().into_bytes();
         assert_eq!(whole, [&[Bytes::from(beginning)], &payloads[..]].concat().concat());
 

@@ -20,9 +20,10 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::codec::CodecError;
+use super::payload::Part;
 
 /// The version of everything in `wire`. Any change to a frame or a message raises it.
-pub(crate) const PROTOCOL_VERSION: u8 = 4;
+pub(crate) const PROTOCOL_VERSION: u8 = 5;
 /// The most bytes that one frame may have: what no machine has. How it travels is not its business.
 pub(crate) const FRAME_MAX: usize = 1 << 46;
 /// Length of the prefix.
@@ -51,6 +52,8 @@ pub(crate) enum WireError {
     Kind { kind: u8 },
     #[error("payload lengths of a message add up to {claimed} bytes, its body has {body}")]
     Body { claimed: u64, body: usize },
+    #[error("an array of {length} bytes that is lent at byte {at} is not a part of one message")]
+    Lent { at: u64, length: usize },
     #[error("a message of kind {kind} {error}")]
     Head { kind: u8, error: CodecError },
     #[error("the {came} bytes that came of a frame of {length} bytes are more than it has")]
@@ -141,14 +144,14 @@ impl Parcel {
     }
 
     /// A frame that begins so, and whose payloads follow.
-    pub(crate) fn new<'a>(beginning: Vec<u8>, payloads: impl Iterator<Item = &'a Bytes>) -> Self {
+    pub(crate) fn new<'a>(beginning: Vec<u8>, payloads: impl Iterator<Item = Part<'a>>) -> Self {
         let (mut pieces, mut piece) = (VecDeque::new(), beginning);
         for payload in payloads {
             if payload.len() < APART {
-                piece.extend_from_slice(payload);
+                piece.extend_from_slice(payload.as_slice());
             } else {
                 pieces.extend((!piece.is_empty()).then(|| Bytes::from(std::mem::take(&mut piece))));
-                pieces.push_back(payload.clone());
+                pieces.push_back(payload.to_bytes());
             }
         }
         pieces.extend((!piece.is_empty()).then(|| piece.into()));
@@ -156,8 +159,8 @@ impl Parcel {
     }
 
     /// How many bytes of these payloads its own memory has to have room for.
-    pub(crate) fn room_for<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> usize {
-        payloads.map(Bytes::len).filter(|length| *length < APART).sum()
+    pub(crate) fn room_for<'a>(payloads: impl Iterator<Item = Part<'a>>) -> usize {
+        payloads.map(Part::len).filter(|length| *length < APART).sum()
     }
 
     /// The length of the next piece, at most `length_max`; none when nothing is left.

@@ -6,23 +6,31 @@
 //! worker ─Ready | Unfit──────▶ host     the initializer succeeded | failed
 //! worker ◀─Tasks, Recant…───── host     append to your window | these are no longer wanted
 //! worker ◀─Resume──────────── host     what was sent before and has not begun is not yours any more
+//! worker ◀─Fetched──────────── host     what you lent with the first answers that lent anything is not needed any more
 //! worker ─Answers────────────▶ host     in window order, many at once
 //! worker ◀─Retire───────────── host     leave
 //! worker ─Bye────────────────▶ host     now both disconnect
 //! ```
 //!
+//! Where one side can read the other's memory, the other *lends* large arrays: it tells where they lie, and does not send
+//! them. Each shows with its first message how that is tried out ([`Probe`]), and is told whether it worked. Arguments are there
+//! until their task has its answer, results until they were fetched.
+//!
 //! Task names are interned at the hello: the worker numbers the tasks that it knows, and every later
 //! message names a task by that number.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 
+use super::array::Remote;
 use super::codec;
 use super::frame::{self, FRAME_MAX, Frame, PREFIX, Parcel, WireError};
-use super::payload::Payload;
+use super::payload::{Part, Payload, Piece};
 use crate::ids::{TaskId, WorkerId};
+use crate::process::Probe;
 
 /// The number that a worker gave to a task that it knows: its index in [`Hello::known`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +55,7 @@ pub(crate) struct Hello {
     pub(crate) codec: String,
     pub(crate) host: String,
     pub(crate) pid: u32,
+    pub(crate) probe: Option<Probe>,
     pub(crate) known: Vec<KnownTask>,
 }
 
@@ -54,6 +63,9 @@ pub(crate) struct Hello {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Welcome {
     pub(crate) worker: WorkerId,
+    pub(crate) probe: Option<Probe>,
+    /// Whether the worker may lend.
+    pub(crate) lend: bool,
     pub(crate) initializer: Option<(WireKind, Bytes)>,
 }
 
@@ -108,6 +120,7 @@ pub(crate) enum ToWorker {
     Tasks(Vec<TaskMessage>),
     Recant(Vec<TaskId>),
     Resume,
+    Fetched,
     Retire,
 }
 
@@ -115,7 +128,10 @@ pub(crate) enum ToWorker {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FromWorker {
     Hello(Hello),
-    Ready,
+    /// `lend`: whether the host may lend.
+    Ready {
+        lend: bool,
+    },
     Unfit(Failure),
     Answers(Vec<AnswerMessage>),
     Bye,
@@ -127,18 +143,30 @@ const TASKS: u8 = 2;
 const RECANT: u8 = 3;
 const RETIRE: u8 = 4;
 const RESUME: u8 = 5;
+const TASKS_LENT: u8 = 6;
+const FETCHED: u8 = 7;
 const HELLO: u8 = 65;
 const READY: u8 = 66;
 const UNFIT: u8 = 67;
 const ANSWERS: u8 = 68;
 const BYE: u8 = 69;
+const ANSWERS_LENT: u8 = 70;
 
 // Heads: the encoded part of each message; payload lengths stand in them, payloads in the body.
 
 #[derive(Serialize, Deserialize)]
 struct WelcomeHead {
     worker: WorkerId,
+    probe: Option<Probe>,
+    lend: bool,
     initializer: Option<(WireKind, u64)>,
+}
+
+/// An array that is missing from the body of a message that lends, and at which of its bytes it belongs.
+#[derive(Serialize, Deserialize)]
+struct Lent {
+    at: u64,
+    array: Remote,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -174,19 +202,22 @@ impl ToWorker {
     /// The frame of this message.
     pub(crate) fn encode(&self) -> Parcel {
         match self {
-            Self::Welcome(Welcome { worker, initializer }) => {
-                let arguments = initializer.as_ref().map(|(_, arguments)| arguments);
+            Self::Welcome(Welcome { worker, probe, lend, initializer }) => {
+                let arguments = initializer.as_ref().map(|(_, arguments)| Part::Bytes(arguments));
                 let head = WelcomeHead {
                     worker: *worker,
+                    probe: *probe,
+                    lend: *lend,
                     initializer: initializer
                         .as_ref()
                         .map(|(kind, arguments)| (*kind, arguments.len() as u64)),
                 };
                 build(WELCOME, &head, arguments)
             }
-            Self::Tasks(tasks) => encode_tasks(tasks),
+            Self::Tasks(tasks) => encode_tasks(tasks, false),
             Self::Recant(tasks) => build(RECANT, tasks, None),
             Self::Resume => build(RESUME, &(), None),
+            Self::Fetched => build(FETCHED, &(), None),
             Self::Retire => build(RETIRE, &(), None),
         }
     }
@@ -197,17 +228,17 @@ impl ToWorker {
         let mut body = Body::of(&frame);
         let message = match frame.kind {
             WELCOME => {
-                let head: WelcomeHead = head(&frame)?;
-                let initializer = match head.initializer {
-                    Some((kind, length)) => Some((kind, body.take(length)?)),
+                let WelcomeHead { worker, probe, lend, initializer } = head(&frame)?;
+                let initializer = match initializer {
+                    Some((kind, length)) => Some((kind, body.take_bytes(length)?)),
                     None => None,
                 };
-                Self::Welcome(Welcome { worker: head.worker, initializer })
+                Self::Welcome(Welcome { worker, probe, lend, initializer })
             }
-            TASKS => {
-                let heads: Vec<TaskHead> = head(&frame)?;
+            TASKS | TASKS_LENT => {
+                let heads: Vec<TaskHead> = body.heads(&frame, TASKS_LENT)?;
                 let task = |head: TaskHead| {
-                    let arguments = body.take(head.length)?.into();
+                    let arguments = body.take(head.length)?;
                     Ok(TaskMessage { task: head.task, kind: head.kind, attempt: head.attempt, arguments })
                 };
                 Self::Tasks(heads.into_iter().map(task).collect::<Result<_, _>>()?)
@@ -216,6 +247,10 @@ impl ToWorker {
             RESUME => {
                 let () = head(&frame)?;
                 Self::Resume
+            }
+            FETCHED => {
+                let () = head(&frame)?;
+                Self::Fetched
             }
             RETIRE => {
                 let () = head(&frame)?;
@@ -234,6 +269,7 @@ impl ToWorker {
             Self::Tasks(_) => "Tasks",
             Self::Recant(_) => "Recant",
             Self::Resume => "Resume",
+            Self::Fetched => "Fetched",
             Self::Retire => "Retire",
         }
     }
@@ -244,9 +280,9 @@ impl FromWorker {
     pub(crate) fn encode(&self) -> Parcel {
         match self {
             Self::Hello(hello) => build(HELLO, hello, None),
-            Self::Ready => build(READY, &(), None),
+            Self::Ready { lend } => build(READY, lend, None),
             Self::Unfit(failure) => build(UNFIT, failure, None),
-            Self::Answers(answers) => encode_answers(answers),
+            Self::Answers(answers) => encode_answers(answers, false),
             Self::Bye => build(BYE, &(), None),
         }
     }
@@ -264,16 +300,13 @@ impl FromWorker {
                 }
                 Self::Hello(hello)
             }
-            READY => {
-                let () = head(&frame)?;
-                Self::Ready
-            }
+            READY => Self::Ready { lend: head(&frame)? },
             UNFIT => Self::Unfit(head(&frame)?),
-            ANSWERS => {
-                let heads: Vec<AnswerHead> = head(&frame)?;
+            ANSWERS | ANSWERS_LENT => {
+                let heads: Vec<AnswerHead> = body.heads(&frame, ANSWERS_LENT)?;
                 let answer = |head: AnswerHead| {
                     let outcome = match head.outcome {
-                        OutcomeHead::Done { length } => Outcome::Done(body.take(length)?.into()),
+                        OutcomeHead::Done { length } => Outcome::Done(body.take(length)?),
                         OutcomeHead::Failed(failure) => Outcome::Failed(failure),
                         OutcomeHead::Skipped => Outcome::Skipped,
                     };
@@ -295,7 +328,7 @@ impl FromWorker {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Hello(_) => "Hello",
-            Self::Ready => "Ready",
+            Self::Ready { .. } => "Ready",
             Self::Unfit(_) => "Unfit",
             Self::Answers(_) => "Answers",
             Self::Bye => "Bye",
@@ -303,17 +336,48 @@ impl FromWorker {
     }
 }
 
-/// The frame of a [`ToWorker::Tasks`].
-pub(crate) fn encode_tasks(tasks: &[TaskMessage]) -> Parcel {
-    build(TASKS, &Heads(tasks, task_head), tasks.iter().flat_map(|message| message.arguments.pieces()))
+/// The frame of a [`ToWorker::Tasks`], whose arrays are sent or lent.
+pub(crate) fn encode_tasks(tasks: &[TaskMessage], lend: bool) -> Parcel {
+    let payloads = tasks.iter().map(|message| &message.arguments);
+    build_many([TASKS, TASKS_LENT], &Heads(tasks, task_head), payloads, lend)
 }
 
-/// The frame of a [`FromWorker::Answers`].
-pub(crate) fn encode_answers(answers: &[AnswerMessage]) -> Parcel {
+/// The frame of a [`FromWorker::Answers`], whose arrays are sent or lent.
+pub(crate) fn encode_answers(answers: &[AnswerMessage], lend: bool) -> Parcel {
+    let payloads = answers.iter().filter_map(AnswerMessage::payload);
+    build_many([ANSWERS, ANSWERS_LENT], &Heads(answers, answer_head), payloads, lend)
+}
+
+/// Builds a frame of the first of these kinds, or of the second if something is lent. What was lent to this process is
+/// passed on as it is.
+fn build_many<'a, H: Serialize>(
+    [sent, lent]: [u8; 2],
+    heads: &H,
+    payloads: impl Iterator<Item = &'a Payload> + Clone,
+    lend: bool,
+) -> Parcel {
+    let parts = payloads.clone().flat_map(Payload::parts);
+    if !payloads.clone().any(|payload| payload.is_remote() || lend && payload.arrays().next().is_some()) {
+        return build(sent, heads, parts);
+    }
+    let (mut arrays, mut at) = (Vec::new(), 0);
+    for part in parts.clone() {
+        let array = match part {
+            Part::Array(array) if lend => Some(array.whereabouts()),
+            Part::Remote(remote) => Some(*remote),
+            Part::Bytes(_) | Part::Array(_) => None,
+        };
+        arrays.extend(array.map(|array| Lent { at, array }));
+        at = at.saturating_add(part.len() as u64);
+    }
     build(
-        ANSWERS,
-        &Heads(answers, answer_head),
-        answers.iter().filter_map(answer_payload).flat_map(Payload::pieces),
+        lent,
+        &(arrays, heads),
+        parts.filter(|part| match part {
+            Part::Bytes(_) => true,
+            Part::Array(_) => !lend,
+            Part::Remote(_) => false,
+        }),
     )
 }
 
@@ -341,10 +405,13 @@ fn answer_head(answer: &AnswerMessage) -> AnswerHead {
     AnswerHead { task: answer.task, ran_nanos, outcome }
 }
 
-fn answer_payload(answer: &AnswerMessage) -> Option<&Payload> {
-    match &answer.outcome {
-        Outcome::Done(bytes) => Some(bytes),
-        Outcome::Failed(_) | Outcome::Skipped => None,
+impl AnswerMessage {
+    /// The bytes of its result, if it has one.
+    pub(crate) fn payload(&self) -> Option<&Payload> {
+        match &self.outcome {
+            Outcome::Done(payload) => Some(payload),
+            Outcome::Failed(_) | Outcome::Skipped => None,
+        }
     }
 }
 
@@ -352,11 +419,11 @@ fn answer_payload(answer: &AnswerMessage) -> Option<&Payload> {
 fn build<'a, H, P>(kind: u8, head: &H, payloads: P) -> Parcel
 where
     H: Serialize,
-    P: IntoIterator<Item = &'a Bytes>,
+    P: IntoIterator<Item = Part<'a>>,
     P::IntoIter: Clone,
 {
     let payloads = payloads.into_iter();
-    let body: usize = payloads.clone().map(Bytes::len).sum();
+    let body: usize = payloads.clone().map(Part::len).sum();
     let room = Parcel::room_for(payloads.clone());
     let mut buffer = frame::begin(kind, 64 + room + ITEM_OVERHEAD * payloads.clone().count());
     codec::encode_head(head, &mut buffer).expect("our own message heads encode");
@@ -374,14 +441,49 @@ struct Body {
     rest: Bytes,
     length: usize,
     claimed: u64,
+    /// Arrays that are missing from it, in its order.
+    lent: VecDeque<Lent>,
 }
 
 impl Body {
     fn of(frame: &Frame) -> Self {
-        Self { rest: frame.body.clone(), length: frame.body.len(), claimed: 0 }
+        Self { rest: frame.body.clone(), length: frame.body.len(), claimed: 0, lent: VecDeque::new() }
     }
 
-    fn take(&mut self, length: u64) -> Result<Bytes, WireError> {
+    /// The heads of many messages. In a frame of this kind arrays are missing, and the head tells which.
+    fn heads<T: DeserializeOwned>(&mut self, frame: &Frame, lent: u8) -> Result<Vec<T>, WireError> {
+        if frame.kind != lent {
+            return head(frame);
+        }
+        let heads;
+        (self.lent, heads) = head(frame)?;
+        Ok(heads)
+    }
+
+    /// The next payload, which has so many bytes.
+    fn take(&mut self, length: u64) -> Result<Payload, WireError> {
+        if self.lent.is_empty() {
+            return self.take_bytes(length).map(Payload::from);
+        }
+        let end = self.claimed.saturating_add(length);
+        let mut pieces = Vec::new();
+        while self.lent.front().is_some_and(|lent| lent.at < end) {
+            let Some(Lent { at, array }) = self.lent.pop_front() else { break };
+            let before = at.checked_sub(self.claimed);
+            let after = end.checked_sub(at).filter(|after| array.length() as u64 <= *after);
+            let (Some(before), Some(_)) = (before, after) else {
+                return Err(WireError::Lent { at, length: array.length() });
+            };
+            pieces.push(Piece::Bytes(self.take_bytes(before)?));
+            pieces.push(Piece::Remote(array));
+            self.claimed += array.length() as u64;
+        }
+        let rest = self.take_bytes(end - self.claimed)?;
+        pieces.extend((!rest.is_empty()).then_some(Piece::Bytes(rest)));
+        Ok(Payload::of(pieces))
+    }
+
+    fn take_bytes(&mut self, length: u64) -> Result<Bytes, WireError> {
         self.claimed = self.claimed.saturating_add(length);
         if length > self.rest.len() as u64 {
             return Err(WireError::Body { claimed: self.claimed, body: self.length });
@@ -390,10 +492,10 @@ impl Body {
     }
 
     fn finish(self) -> Result<(), WireError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(WireError::Body { claimed: self.claimed, body: self.length })
+        match self.lent.front() {
+            Some(Lent { at, array }) => Err(WireError::Lent { at: *at, length: array.length() }),
+            None if self.rest.is_empty() => Ok(()),
+            None => Err(WireError::Body { claimed: self.claimed, body: self.length }),
         }
     }
 }

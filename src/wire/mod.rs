@@ -4,12 +4,14 @@
 //! said; `control` is what guards and their parent say to each other, and `marker` what a worker's output has in it
 //! for its guard. Whatever comes from the other side is the world: each decoder returns an error, none panics.
 
+mod array;
 mod bulk;
 pub(crate) mod codec;
 pub(crate) mod control;
 pub(crate) mod flow;
 pub(crate) mod frame;
 pub(crate) mod marker;
+mod memory;
 pub(crate) mod message;
 pub(crate) mod owned;
 pub(crate) mod parent;
@@ -17,7 +19,9 @@ pub(crate) mod payload;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 
+pub(crate) use array::Array;
 pub(crate) use frame::WireError;
+pub(crate) use memory::{Memory, tidy};
 
 #[cfg(test)]
 pub(crate) mod tests;

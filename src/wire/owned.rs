@@ -4,10 +4,10 @@
 
 use std::any::Any;
 
-use bytes::Bytes;
 use serde_bytes::ByteBuf;
 
 use super::bulk::for_each_number;
+use super::memory::Memory;
 
 /// Shows each part of a value that may own an array.
 pub(crate) type Show<T> = fn(&mut T, &mut dyn FnMut(&mut dyn Any));
@@ -29,27 +29,19 @@ pub(super) fn memory_of(value: &dyn Any) -> Option<&[u8]> {
 }
 
 /// Takes the array that this value is out of it, if it is one, and leaves an empty one.
-pub(super) fn take(value: &mut dyn Any) -> Option<Bytes> {
+pub(super) fn take(value: &mut dyn Any) -> Option<Memory> {
     macro_rules! try_type {
         ($number:ty) => {
             if let Some(numbers) = value.downcast_mut::<Vec<$number>>() {
-                return Some(Bytes::from_owner(Numbers(std::mem::take(numbers))));
+                return Some(Memory::of(std::mem::take(numbers)));
             }
         };
     }
     for_each_number!(try_type);
     if let Some(bytes) = value.downcast_mut::<ByteBuf>() {
-        return Some(std::mem::take(bytes).into_vec().into());
+        return Some(Memory::Bytes(std::mem::take(bytes).into_vec()));
     }
-    value.downcast_mut::<String>().map(|text| std::mem::take(text).into_bytes().into())
-}
-
-struct Numbers<N>(Vec<N>);
-
-impl<N: bytemuck::Pod> AsRef<[u8]> for Numbers<N> {
-    fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
-    }
+    value.downcast_mut::<String>().map(|text| Memory::Bytes(std::mem::take(text).into_bytes()))
 }
 
 #[cfg(test)]
@@ -69,7 +61,7 @@ mod tests {
             let memory = memory_of(&**value).expect("it is one");
             let (place, length) = (memory.as_ptr(), memory.len());
             let taken = take(&mut **value).expect("it is one");
-            assert_eq!((taken.as_ptr(), taken.len()), (place, length));
+            assert_eq!((taken.bytes().as_ptr(), taken.bytes().len()), (place, length));
             assert_eq!(memory_of(&**value).map(<[u8]>::len), Some(0));
         }
         let mut other = (vec![1_u8], 2);

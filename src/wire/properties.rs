@@ -20,12 +20,12 @@ use crate::ids::{TaskId, WorkerId};
 
 /// A message to a worker.
 pub(crate) fn to_worker(bytes: &[u8]) {
-    comes_back(bytes, &[1, 2, 3, 4, 5], ToWorker::decode, |message| message.encode().into_bytes());
+    comes_back(bytes, &[1, 2, 3, 4, 5, 6, 7], ToWorker::decode, |message| message.encode().into_bytes());
 }
 
 /// A message of a worker: hello, answers, goodbye.
 pub(crate) fn from_worker(bytes: &[u8]) {
-    comes_back(bytes, &[65, 66, 67, 68, 69], FromWorker::decode, |message| message.encode().into_bytes());
+    comes_back(bytes, &[65, 66, 67, 68, 69, 70], FromWorker::decode, |message| message.encode().into_bytes());
 }
 
 /// A message to a guard.

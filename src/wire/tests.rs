@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::array::Remote;
 use super::codec::{self, CODEC_ID, CodecError};
 use super::control::{
     BellPlace, Dropped, Ended, FROM_GUARD_MAX, FromGuard, How, LINE_MAX, Output, Secret, Splitter, Start,
@@ -15,15 +16,27 @@ use super::frame::{FRAME_MAX, PREFIX, PROTOCOL_VERSION, WireError};
 use super::message::{
     AnswerMessage, Failure, FromWorker, Hello, KnownTask, Outcome, TaskMessage, ToWorker, Welcome, WireKind,
 };
+use super::payload::{Payload, Piece};
 use crate::ids::{TaskId, WorkerId};
+use crate::process;
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..200).prop_map(Bytes::from)
 }
 
+/// Bytes, or bytes and what is lent between them.
+fn payload() -> impl Strategy<Value = Payload> {
+    let pieces =
+        (bytes(), any::<Remote>()).prop_map(|(bytes, remote)| [Piece::Bytes(bytes), Piece::Remote(remote)]);
+    prop_oneof![
+        3 => bytes().prop_map(Payload::from),
+        1 => vec(pieces, 1..4).prop_map(|pieces| Payload::of(pieces.concat())),
+    ]
+}
+
 fn task_message() -> impl Strategy<Value = TaskMessage> {
-    (any::<u64>(), any::<u32>(), any::<u32>(), bytes()).prop_map(|(task, kind, attempt, arguments)| {
-        TaskMessage { task: TaskId(task), kind: WireKind(kind), attempt, arguments: arguments.into() }
+    (any::<u64>(), any::<u32>(), any::<u32>(), payload()).prop_map(|(task, kind, attempt, arguments)| {
+        TaskMessage { task: TaskId(task), kind: WireKind(kind), attempt, arguments }
     })
 }
 
@@ -40,7 +53,7 @@ fn failure() -> impl Strategy<Value = Failure> {
 
 fn answer() -> impl Strategy<Value = AnswerMessage> {
     let outcome = prop_oneof![
-        bytes().prop_map(|bytes| Outcome::Done(bytes.into())),
+        payload().prop_map(Outcome::Done),
         failure().prop_map(Outcome::Failed),
         Just(Outcome::Skipped),
     ];
@@ -53,13 +66,17 @@ fn answer() -> impl Strategy<Value = AnswerMessage> {
 
 pub(crate) fn to_worker() -> impl Strategy<Value = ToWorker> {
     prop_oneof![
-        (any::<u32>(), proptest::option::of((any::<u32>(), bytes()))).prop_map(|(worker, initializer)| {
-            let initializer = initializer.map(|(kind, arguments)| (WireKind(kind), arguments));
-            ToWorker::Welcome(Welcome { worker: WorkerId(worker), initializer })
-        }),
+        (any::<u32>(), any::<bool>(), proptest::option::of((any::<u32>(), bytes()))).prop_map(
+            |(worker, lend, initializer)| {
+                let initializer = initializer.map(|(kind, arguments)| (WireKind(kind), arguments));
+                let probe = process::probe().filter(|_| lend);
+                ToWorker::Welcome(Welcome { worker: WorkerId(worker), probe, lend, initializer })
+            }
+        ),
         vec(task_message(), 0..20).prop_map(ToWorker::Tasks),
         vec(any::<u64>().prop_map(TaskId), 0..20).prop_map(ToWorker::Recant),
         Just(ToWorker::Resume),
+        Just(ToWorker::Fetched),
         Just(ToWorker::Retire),
     ]
 }
@@ -68,11 +85,11 @@ pub(crate) fn from_worker() -> impl Strategy<Value = FromWorker> {
     let known =
         (any::<String>(), any::<String>()).prop_map(|(name, signature)| KnownTask { name, signature });
     let hello = (any::<String>(), any::<u32>(), vec(known, 0..10)).prop_map(|(host, pid, known)| {
-        FromWorker::Hello(Hello { codec: CODEC_ID.to_owned(), host, pid, known })
+        FromWorker::Hello(Hello { codec: CODEC_ID.to_owned(), host, pid, probe: process::probe(), known })
     });
     prop_oneof![
         hello,
-        Just(FromWorker::Ready),
+        any::<bool>().prop_map(|lend| FromWorker::Ready { lend }),
         failure().prop_map(FromWorker::Unfit),
         vec(answer(), 0..20).prop_map(FromWorker::Answers),
         Just(FromWorker::Bye),
@@ -151,7 +168,7 @@ fn framed(kind: u8, content: &[u8], head: usize) -> Bytes {
 
 #[test]
 fn another_version_is_named() {
-    let mut frame = FromWorker::Ready.encode().into_bytes().to_vec();
+    let mut frame = FromWorker::Ready { lend: true }.encode().into_bytes().to_vec();
     frame[2] = PROTOCOL_VERSION + 1;
     let error = FromWorker::decode(frame.into()).expect_err("it is another version");
     assert!(matches!(error, WireError::Version { theirs } if theirs == PROTOCOL_VERSION + 1));
@@ -160,7 +177,8 @@ fn another_version_is_named() {
 
 #[test]
 fn another_codec_is_named() {
-    let hello = Hello { codec: "postcard-1".to_owned(), host: "h1".to_owned(), pid: 1, known: vec![] };
+    let hello =
+        Hello { codec: "postcard-1".to_owned(), host: "h1".to_owned(), pid: 1, probe: None, known: vec![] };
     let error =
         FromWorker::decode(FromWorker::Hello(hello).encode().into_bytes()).expect_err("it is another codec");
     assert!(error.to_string().contains("postcard-1"), "{error}");
@@ -176,7 +194,7 @@ fn what_is_not_ours_is_recognized() {
 #[test]
 fn claims_beyond_the_message_are_refused_before_anything_is_allocated() {
     // A body of 2^40 bytes in a frame of 16.
-    let mut frame = FromWorker::Ready.encode().into_bytes().to_vec();
+    let mut frame = FromWorker::Ready { lend: true }.encode().into_bytes().to_vec();
     frame[8..16].copy_from_slice(&(1_u64 << 40).to_le_bytes());
     assert!(matches!(FromWorker::decode(frame.into()), Err(WireError::Length { .. })));
     // An answer whose result claims more than its body has.
@@ -195,7 +213,7 @@ fn claims_beyond_the_message_are_refused_before_anything_is_allocated() {
 #[test]
 fn a_frame_that_claims_more_than_any_machine_has_is_refused() {
     for claim in [FRAME_MAX as u64 + 1, u64::MAX] {
-        let mut frame = FromWorker::Ready.encode().into_bytes().to_vec();
+        let mut frame = FromWorker::Ready { lend: true }.encode().into_bytes().to_vec();
         frame[8..PREFIX].copy_from_slice(&claim.to_le_bytes());
         assert!(matches!(FromWorker::decode(frame.into()), Err(WireError::Length { .. })));
     }

@@ -126,6 +126,14 @@ impl<L: Link> Mailbox<L> {
         Ok(())
     }
 
+    /// Waits until the host has fetched all that it was lent: what this process has ends with it.
+    pub(super) fn await_fetched(&mut self) -> Result<(), LinkError> {
+        while !self.answers.is_fetched() {
+            self.wait()?;
+        }
+        Ok(())
+    }
+
     /// Forgets what was noted of a task that has ended.
     pub(super) fn forget(&mut self, task: TaskId) {
         if !self.recanted.is_empty() {
@@ -152,6 +160,7 @@ impl<L: Link> Mailbox<L> {
                 self.window.clear();
                 self.claim.resume();
             }
+            ToWorker::Fetched => self.answers.note_fetched(),
             ToWorker::Retire => self.retire = true,
             ToWorker::Welcome(_) => return Err(WireError::Unexpected { name: "Welcome" }.into()),
         }

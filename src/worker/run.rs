@@ -14,6 +14,7 @@ use super::answers::Answers;
 use super::mailbox::{Mailbox, Next};
 use super::voice::Voice;
 use crate::ids::WorkerId;
+use crate::process;
 use crate::task::{Context, Definition, Registry, run_guarded};
 use crate::transport::claim::Claim;
 use crate::transport::{Link, LinkError};
@@ -46,11 +47,14 @@ pub(crate) fn run<L: Link + 'static>(mut link: L, registry: &Registry, place: Pl
     let welcome = await_welcome(&mut link)?;
     let Some(welcome) = welcome else { return say_bye(link) };
     let Place { host, rank, claim, voice } = place;
-    let mailbox = Rc::new(RefCell::new(Mailbox::new(link, Answers::new(definitions.len()), claim)));
+    let answers = Answers::new(definitions.len(), welcome.lend);
+    let mailbox = Rc::new(RefCell::new(Mailbox::new(link, answers, claim)));
     let context = context(welcome.worker, host, rank, &mailbox);
     let mut worker = Worker { definitions, context, mailbox, voice };
-    worker.run_initializer(welcome.initializer)?;
+    let lend = welcome.probe.is_some_and(|probe| probe.is_readable());
+    worker.run_initializer(welcome.initializer, lend)?;
     worker.run_tasks()?;
+    worker.mailbox.borrow_mut().await_fetched()?;
     say_bye(worker.into_link())
 }
 
@@ -59,6 +63,7 @@ fn say_hello(link: &mut impl Link, registry: &Registry, place: &Place) -> Result
         codec: CODEC_ID.to_owned(),
         host: place.host.to_string(),
         pid: std::process::id(),
+        probe: process::probe(),
         known: registry.known(),
     };
     link.send(FromWorker::Hello(hello).encode())
@@ -69,7 +74,7 @@ fn await_welcome(link: &mut impl Link) -> Result<Option<Welcome>, LinkError> {
     match ToWorker::decode(link.receive()?)? {
         ToWorker::Welcome(welcome) => Ok(Some(welcome)),
         ToWorker::Retire => Ok(None),
-        other @ (ToWorker::Tasks(_) | ToWorker::Recant(_) | ToWorker::Resume) => {
+        other @ (ToWorker::Tasks(_) | ToWorker::Recant(_) | ToWorker::Resume | ToWorker::Fetched) => {
             Err(WireError::Unexpected { name: other.name() }.into())
         }
     }
@@ -109,11 +114,16 @@ struct Worker<L> {
 
 impl<L: Link> Worker<L> {
     /// Runs the initializer, if there is one, and tells the host how it went. The host retires a worker
-    /// that is unfit, so the loop goes on either way.
-    fn run_initializer(&mut self, initializer: Option<(WireKind, Bytes)>) -> Result<(), LinkError> {
-        let outcome = initializer.map_or(Ok(()), |(kind, arguments)| self.call(kind, &arguments).map(drop));
+    /// that is unfit, so the loop goes on either way. `lend`: whether the host may lend.
+    fn run_initializer(
+        &mut self,
+        initializer: Option<(WireKind, Bytes)>,
+        lend: bool,
+    ) -> Result<(), LinkError> {
+        let outcome =
+            initializer.map_or(Ok(()), |(kind, arguments)| self.call(kind, arguments.into()).map(drop));
         let message = match outcome {
-            Ok(()) => FromWorker::Ready,
+            Ok(()) => FromWorker::Ready { lend },
             Err(failure) => FromWorker::Unfit(failure),
         };
         self.mailbox.borrow_mut().link.send(message.encode())
@@ -147,7 +157,7 @@ impl<L: Link> Worker<L> {
         if let Some(voice) = &self.voice {
             voice.begin(task);
         }
-        let result = self.call(kind, &arguments.into_bytes());
+        let result = self.call(kind, arguments);
         let mut mailbox = self.mailbox.borrow_mut();
         let now = mailbox.ask_the_clock();
         let ran = now.saturating_duration_since(begun);
@@ -173,7 +183,7 @@ impl<L: Link> Worker<L> {
         Ok(mailbox.now())
     }
 
-    fn call(&mut self, kind: WireKind, arguments: &[u8]) -> Result<Payload, Failure> {
+    fn call(&mut self, kind: WireKind, arguments: Payload) -> Result<Payload, Failure> {
         match self.definitions.get(kind.0 as usize) {
             Some(definition) => run_guarded(definition, &mut self.context, arguments),
             None => Err(Failure::Unknown),

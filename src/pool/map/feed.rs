@@ -324,7 +324,7 @@ impl<T: Task, I> Drop for Feed<T, I> {
 /// The bytes of a result.
 fn length(settled: &Settled) -> usize {
     match settled {
-        Ok(Answer { bytes, .. }) => bytes.len(),
+        Ok(Answer { result, .. }) => result.len(),
         Err(_) => 0,
     }
 }

@@ -1,0 +1,108 @@
+//! What workers have lent: large results that lie in the memory of the worker, and are copied from there.
+//!
+//! It is done by the thread that turns the driver, a slice each turn, so that all the others are served meanwhile. What a
+//! worker says while its results are being fetched waits until they are here.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+use crate::ids::WorkerId;
+use crate::wire::Memory;
+use crate::wire::message::{AnswerMessage, Outcome};
+
+/// Bytes that are copied in one turn, of each worker: what takes about a millisecond.
+const SLICE: usize = 4 << 20;
+
+/// How long a guard may take to say how its worker has ended, before that it cannot be read is all that is known.
+const GUARD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The workers whose results are being fetched.
+#[derive(Debug, Default)]
+pub(super) struct Fetches {
+    of: FxHashMap<WorkerId, Fetch>,
+}
+
+#[derive(Debug)]
+struct Fetch {
+    answers: Vec<AnswerMessage>,
+    /// What has come of the array that is being fetched.
+    begun: Option<Memory>,
+    /// What the worker has said since.
+    behind: VecDeque<Bytes>,
+    /// Why it cannot be read, and since when that is known.
+    failed: Option<(String, Instant)>,
+}
+
+/// What has come of a fetch.
+pub(super) enum Fetched {
+    /// The answers are whole, and what the worker has said since is to be heard.
+    Whole(Vec<AnswerMessage>, VecDeque<Bytes>),
+    Failed(String),
+}
+
+impl Fetches {
+    /// Begins to fetch what is missing from these answers.
+    pub(super) fn begin(&mut self, worker: WorkerId, answers: Vec<AnswerMessage>) {
+        let fetch = Fetch { answers, begun: None, behind: VecDeque::new(), failed: None };
+        self.of.insert(worker, fetch);
+    }
+
+    /// Keeps what a worker has said, if it is not its turn yet; otherwise it is given back.
+    pub(super) fn keep(&mut self, worker: WorkerId, frame: Bytes) -> Option<Bytes> {
+        match self.of.get_mut(&worker) {
+            Some(fetch) => {
+                fetch.behind.push_back(frame);
+                None
+            }
+            None => Some(frame),
+        }
+    }
+
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.of.remove(&worker);
+    }
+
+    /// Whether something is being copied.
+    pub(super) fn is_busy(&self) -> bool {
+        self.of.values().any(|fetch| fetch.failed.is_none())
+    }
+
+    /// Copies a slice from each worker, and hands over what has come of it.
+    pub(super) fn advance(&mut self) -> Vec<(WorkerId, Fetched)> {
+        if self.of.is_empty() {
+            return Vec::new();
+        }
+        let over: Vec<_> =
+            self.of.iter_mut().filter_map(|(worker, fetch)| fetch.advance().then_some(*worker)).collect();
+        let end = |worker| {
+            let Fetch { answers, behind, failed, .. } = self.of.remove(&worker)?;
+            let fetched = match failed {
+                Some((reason, _)) => Fetched::Failed(reason),
+                None => Fetched::Whole(answers, behind),
+            };
+            Some((worker, fetched))
+        };
+        over.into_iter().filter_map(end).collect()
+    }
+}
+
+impl Fetch {
+    /// Copies a slice. Whether it is over.
+    fn advance(&mut self) -> bool {
+        if let Some((_, since)) = &self.failed {
+            return since.elapsed() > GUARD_PATIENCE;
+        }
+        let missing = self.answers.iter_mut().find_map(|answer| match &mut answer.outcome {
+            Outcome::Done(result) if result.is_remote() => Some(result),
+            Outcome::Done(_) | Outcome::Failed(_) | Outcome::Skipped => None,
+        });
+        let Some(missing) = missing else { return true };
+        if let Err(error) = missing.fetch(&mut self.begun, SLICE) {
+            self.failed = Some((format!("its memory could not be read: {error}"), Instant::now()));
+        }
+        false
+    }
+}
