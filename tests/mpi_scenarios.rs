@@ -39,6 +39,8 @@ scenarios! {
     a_second_thread_works_while_main_waits;
     ten_thousand_sizes_come_back_intact.limit(120);
     nobody_waits_behind_a_task_that_turns_out_long;
+    large_arrays_come_back_intact;
+    large_arguments_are_taken_back;
 
     dropped_with_work_pending;
     dropped_while_a_task_never_ends;
@@ -141,20 +143,39 @@ fn a_host_with_a_child_is_killed() {
     }
 }
 
+/// As between machines.
+const SENT: (&str, &str) = ("OFFSHOOT_LENDING", "off");
+
+#[test]
+fn large_arrays_are_sent_if_they_cannot_be_lent() {
+    Scenario::new("large_arrays_come_back_intact").env(SENT.0, SENT.1).limit(120).run();
+}
+
+fn workers_die_in_mid_transfer_of(bytes: &str) -> Scenario {
+    Scenario::new("workers_die_in_mid_transfer").argument(bytes).limit(150)
+}
+
 /// By payload: whole frames, what an MPI sends eagerly and what by rendezvous, frames in chunks.
 #[test]
 fn workers_die_in_mid_transfer_of_kilobytes() {
-    Scenario::new("workers_die_in_mid_transfer").argument("1024").limit(150).run();
+    workers_die_in_mid_transfer_of("1024").run();
 }
 
 #[test]
 fn workers_die_in_mid_transfer_of_a_megabyte() {
-    Scenario::new("workers_die_in_mid_transfer").argument("1048576").limit(150).run();
+    workers_die_in_mid_transfer_of("1048576").env(SENT.0, SENT.1).run();
 }
 
 #[test]
 fn workers_die_in_mid_transfer_of_64_megabytes() {
-    Scenario::new("workers_die_in_mid_transfer").argument("67108864").limit(150).run();
+    workers_die_in_mid_transfer_of("67108864").env(SENT.0, SENT.1).run();
+}
+
+/// What is lent is read while its owner dies.
+#[test]
+fn workers_die_that_have_lent_megabytes() {
+    workers_die_in_mid_transfer_of("1048576").run();
+    workers_die_in_mid_transfer_of("67108864").run();
 }
 
 #[test]

@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::ids::WorkerId;
 use crate::wire::Memory;
 use crate::wire::message::{AnswerMessage, Outcome};
+use crate::wire::payload::Payload;
 
 /// Bytes that are copied in one turn, of each worker: what takes about a millisecond.
 const SLICE: usize = 4 << 20;
@@ -23,6 +24,8 @@ const GUARD_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
     of: FxHashMap<WorkerId, Fetch>,
+    /// Results fetched so far.
+    fetched: u64,
 }
 
 #[derive(Debug)]
@@ -65,6 +68,11 @@ impl Fetches {
         self.of.remove(&worker);
     }
 
+    /// How many results were fetched so far.
+    pub(super) fn fetched(&self) -> u64 {
+        self.fetched
+    }
+
     /// Whether something is being copied.
     pub(super) fn is_busy(&self) -> bool {
         self.of.values().any(|fetch| fetch.failed.is_none())
@@ -75,17 +83,18 @@ impl Fetches {
         if self.of.is_empty() {
             return Vec::new();
         }
-        let over: Vec<_> =
-            self.of.iter_mut().filter_map(|(worker, fetch)| fetch.advance().then_some(*worker)).collect();
-        let end = |worker| {
-            let Fetch { answers, behind, failed, .. } = self.of.remove(&worker)?;
-            let fetched = match failed {
-                Some((reason, _)) => Fetched::Failed(reason),
-                None => Fetched::Whole(answers, behind),
-            };
-            Some((worker, fetched))
-        };
-        over.into_iter().filter_map(end).collect()
+        let over = self.of.iter_mut().filter_map(|(worker, fetch)| fetch.advance().then_some(*worker));
+        over.collect::<Vec<_>>().into_iter().filter_map(|worker| Some((worker, self.end(worker)?))).collect()
+    }
+
+    fn end(&mut self, worker: WorkerId) -> Option<Fetched> {
+        let Fetch { answers, behind, failed, .. } = self.of.remove(&worker)?;
+        if let Some((reason, _)) = failed {
+            return Some(Fetched::Failed(reason));
+        }
+        let results = answers.iter().filter_map(AnswerMessage::payload);
+        self.fetched += results.filter(|result| result.arrays().next().is_some()).count() as u64;
+        Some(Fetched::Whole(answers, behind))
     }
 }
 
@@ -95,14 +104,23 @@ impl Fetch {
         if let Some((_, since)) = &self.failed {
             return since.elapsed() > GUARD_PATIENCE;
         }
-        let missing = self.answers.iter_mut().find_map(|answer| match &mut answer.outcome {
+        match self.missing().map(|(result, begun)| result.fetch(begun, SLICE)) {
+            Some(Ok(_)) => self.missing().is_none(),
+            Some(Err(error)) => {
+                let reason = format!("its memory could not be read: {error}");
+                self.failed = Some((reason, Instant::now()));
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// The first result that is not here yet, and what has come of it.
+    fn missing(&mut self) -> Option<(&mut Payload, &mut Option<Memory>)> {
+        let result = self.answers.iter_mut().find_map(|answer| match &mut answer.outcome {
             Outcome::Done(result) if result.is_remote() => Some(result),
             Outcome::Done(_) | Outcome::Failed(_) | Outcome::Skipped => None,
         });
-        let Some(missing) = missing else { return true };
-        if let Err(error) = missing.fetch(&mut self.begun, SLICE) {
-            self.failed = Some((format!("its memory could not be read: {error}"), Instant::now()));
-        }
-        false
+        result.map(|result| (result, &mut self.begun))
     }
 }

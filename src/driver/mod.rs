@@ -444,7 +444,7 @@ impl<T: Transport> Turnable for Driver<T> {
             if !self.open_books() {
                 return Turn::Closed;
             }
-            self.shared.publish(&self.core.stats());
+            self.shared.publish(&self.core.stats(), [self.roster.lent(), self.fetches.fetched()]);
             self.settle();
             let is_over = self.is_over();
             if is_over {

@@ -31,6 +31,8 @@ pub(super) struct Roster {
     /// Members with something to be flushed.
     unsent: Vec<WorkerId>,
     leaving: usize,
+    /// Tasks sent so far whose arguments were lent.
+    lent: u64,
 }
 
 struct Member {
@@ -145,6 +147,11 @@ impl Roster {
         }
     }
 
+    /// How many tasks were sent so far whose arguments were lent.
+    pub(super) fn lent(&self) -> u64 {
+        self.lent
+    }
+
     /// Whether a worker still has to say goodbye that the core has done with.
     pub(super) fn is_anybody_leaving(&self) -> bool {
         self.leaving > 0
@@ -217,6 +224,7 @@ impl Roster {
     ) -> Option<Place> {
         let member = self.members.get_mut(&worker)?;
         let kind = member.number(kind, definition);
+        self.lent += u64::from(member.lend && arguments.is_in_pieces());
         member.unsent.tasks.push(TaskMessage { task, kind, attempt, arguments });
         let place = Place { worker, host: member.host };
         self.list(worker);

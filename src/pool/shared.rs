@@ -132,8 +132,9 @@ impl Shared {
         *self.driver.lock().unwrap_or_else(PoisonError::into_inner) == Some(thread::current().id())
     }
 
-    pub(crate) fn publish(&self, stats: &core::Stats) {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = Stats::of(stats);
+    /// `lent`: how many tasks had large arrays among their arguments, or in their results, that were not sent.
+    pub(crate) fn publish(&self, stats: &core::Stats, lent: [u64; 2]) {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = Stats::of(stats, lent);
     }
 
     pub(crate) fn stats(&self) -> Stats {

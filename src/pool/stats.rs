@@ -30,6 +30,10 @@ pub struct Stats {
     pub losses: u64,
     /// Workers killed so far because a task had to stop and did not.
     pub kills: u64,
+    /// Tasks sent so far with large arrays that their worker read where they are, in this process, so that they were not sent.
+    pub arguments_lent: u64,
+    /// Tasks answered so far with large arrays that this process read where they were, in the worker.
+    pub results_lent: u64,
     /// Isolated parents started so far: one, as long as none has died; none in embedded mode.
     pub parents: u64,
     containment: Containment,
@@ -46,8 +50,10 @@ pub(super) struct Kind {
 }
 
 impl Stats {
-    pub(super) fn of(core: &core::Stats) -> Self {
+    pub(super) fn of(core: &core::Stats, [arguments_lent, results_lent]: [u64; 2]) -> Self {
         Self {
+            arguments_lent,
+            results_lent,
             tasks_waiting: core.tasks_waiting,
             tasks_held: core.tasks_held,
             tasks_answered: core.answered,

@@ -8,6 +8,7 @@ mod elsewhere;
 mod faults;
 mod forks;
 mod isolated;
+mod lending;
 mod lifecycle;
 mod load;
 mod neighbours;
@@ -45,6 +46,9 @@ scenarios! {
         a_second_thread_works_while_main_waits,
         ten_thousand_sizes_come_back_intact,
         nobody_waits_behind_a_task_that_turns_out_long;
+    lending:
+        large_arrays_come_back_intact,
+        large_arguments_are_taken_back;
     lifecycle:
         dropped_with_work_pending,
         dropped_while_a_task_never_ends,
