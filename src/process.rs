@@ -23,7 +23,7 @@ mod secret;
 mod shared;
 
 pub(crate) use heap::{give_back_freed_memory, keep_freed_memory, prefer_large_pages};
-pub(crate) use peer::{Probe, address_of, probe, read_memory};
+pub(crate) use peer::{LENDING, Probe, address_of, is_lending, probe, read_memory};
 pub(crate) use sealed::{Sealed, seal};
 pub(crate) use secret::{make_secret, read_secret, secret, secret_file, secret_setting, take_secret};
 pub(crate) use shared::{Board, Words, create_words, open_words};

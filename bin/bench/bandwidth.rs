@@ -15,8 +15,8 @@ use super::{raw, tasks};
 
 /// More tell no more.
 const ECHOES_MAX: u64 = 2_000;
-/// Copies of an argument that exist at once, in host and worker: the user's, two of the encoding, a result.
-const COPIES: u64 = 7;
+/// Copies of an argument that exist at once, in host and worker: one of each, the result, and what earlier ones have left.
+const COPIES: u64 = 5;
 
 pub(crate) fn measure(bytes: u64, time: Duration) -> anyhow::Result<Vec<Sample>> {
     let available = memory_available()?;

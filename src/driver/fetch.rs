@@ -78,6 +78,11 @@ impl Fetches {
         self.of.values().any(|fetch| fetch.failed.is_none())
     }
 
+    /// When to look again for what a guard has not said.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.of.values().filter_map(|fetch| Some(fetch.failed.as_ref()?.1 + GUARD_PATIENCE)).min()
+    }
+
     /// Copies a slice from each worker, and hands over what has come of it.
     pub(super) fn advance(&mut self) -> Vec<(WorkerId, Fetched)> {
         if self.of.is_empty() {
@@ -102,7 +107,7 @@ impl Fetch {
     /// Copies a slice. Whether it is over.
     fn advance(&mut self) -> bool {
         if let Some((_, since)) = &self.failed {
-            return since.elapsed() > GUARD_PATIENCE;
+            return since.elapsed() >= GUARD_PATIENCE;
         }
         match self.missing().map(|(result, begun)| result.fetch(begun, SLICE)) {
             Some(Ok(_)) => self.missing().is_none(),

@@ -235,9 +235,11 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    /// Goes on with what is fetched from the memory of workers. Whether there is more to do.
+    /// Goes on with what is fetched from the memory of workers. Whether something has come of it, or will.
     fn advance_fetches(&mut self) -> bool {
-        for (worker, fetched) in self.fetches.advance() {
+        let over = self.fetches.advance();
+        let any = !over.is_empty();
+        for (worker, fetched) in over {
             match fetched {
                 Fetched::Whole(answers, behind) => {
                     self.errands.push(Errand::Send(worker, ToWorker::Fetched.encode()));
@@ -247,7 +249,7 @@ impl<T: Transport> Driver<T> {
                 Fetched::Failed(reason) => self.on_lost(worker, SpawnCause::Ended, reason),
             }
         }
-        self.fetches.is_busy()
+        any || self.fetches.is_busy()
     }
 
     fn on_answer(&mut self, worker: WorkerId, answer: AnswerMessage) {
@@ -462,7 +464,8 @@ impl<T: Transport> Turnable for Driver<T> {
         }
         let deadline = self.core.next_deadline().map(|deadline| self.instant(deadline));
         let leave_by = self.closed.map(|since| since + LEAVE_TIMEOUT);
-        let until = deadline.into_iter().chain(leave_by).chain(wire::tidy()).min();
+        let look = self.fetches.next_look();
+        let until = deadline.into_iter().chain(leave_by).chain(look).chain(wire::tidy()).min();
         Turn::Quiet { polling: self.polling(), until }
     }
 

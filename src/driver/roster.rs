@@ -310,7 +310,7 @@ impl Member {
         match self.wire_initializer() {
             Ok(initializer) => {
                 self.phase = Phase::Preparing;
-                let probe = process::probe().filter(|_| is_lending());
+                let probe = process::probe();
                 let lend = probe.is_some() && hello.probe.is_some_and(|probe| probe.is_readable());
                 Said::Welcome(ToWorker::Welcome(Welcome { worker, probe, lend, initializer }).encode())
             }
@@ -340,14 +340,6 @@ impl Member {
         }
         *self.kinds[index].get_or_insert_with(|| find(&self.known, definition).unwrap_or(WireKind::UNKNOWN))
     }
-}
-
-/// The variable that keeps hosts and workers from reading each other's memory.
-const LENDING: &str = "OFFSHOOT_LENDING";
-
-/// Whether large arrays are to be lent where that is possible.
-fn is_lending() -> bool {
-    std::env::var_os(LENDING).is_none_or(|wish| wish != "off")
 }
 
 /// Keeps the name of a machine for as long as this process lives. There are few, and each result carries one from

@@ -19,6 +19,7 @@ use crate::transport::{Call, Doorbell, Pulse, Rings};
 use crate::wire::codec::CODEC_ID;
 use crate::wire::frame::Parcel;
 use crate::wire::message::{Hello, ToWorker};
+use crate::wire::payload::Payload;
 
 crate::tasks! {
     in "driver tests";
@@ -202,6 +203,54 @@ fn bytes_that_are_no_message_make_the_worker_lost() {
     let mut bench = Bench::new(|message| good_but(message, || vec![Reaction::Babble]));
     let error = bench.run(1).expect_err("it has no result");
     assert!(error.to_string().contains("too short"), "{error}");
+}
+
+thread_local! {
+    /// What the worker has lent, and how often it was told that this was fetched.
+    static LENT: RefCell<(Vec<Payload>, u32)> = const { RefCell::new((Vec::new(), 0)) };
+}
+
+/// A good worker that lends its results, and takes them back at once if it is a bad one.
+fn lending(message: &ToWorker, is_good: bool) -> Vec<Reaction> {
+    let lend = |message| {
+        let answer = doubled(message);
+        let result = Payload::array_of(&answer.payload().expect("it returns").clone().into_bytes());
+        let lent = result.lent();
+        LENT.with_borrow_mut(|(kept, _)| kept.extend(is_good.then_some(result)));
+        AnswerMessage { outcome: Outcome::Done(lent), ..answer }
+    };
+    match message {
+        ToWorker::Tasks(tasks) => {
+            vec![Reaction::Say(FromWorker::Answers(tasks.iter().map(lend).collect()))]
+        }
+        ToWorker::Fetched => {
+            LENT.with_borrow_mut(|(kept, fetched)| {
+                kept.clear();
+                *fetched += 1;
+            });
+            vec![]
+        }
+        ToWorker::Welcome(_) | ToWorker::Recant(_) | ToWorker::Resume | ToWorker::Retire => good(message),
+    }
+}
+
+#[test]
+fn what_a_worker_lends_is_fetched_once() {
+    let mut bench = Bench::new(|message| lending(message, true));
+    for x in 0..3 {
+        assert_eq!(bench.run(x).expect("it returns"), 2 * x);
+    }
+    bench.turn_until(|| LENT.with_borrow(|(_, fetched)| *fetched) == 3);
+    assert_eq!(bench.pool.stats().results_lent, 3);
+}
+
+#[test]
+fn a_worker_that_takes_back_what_it_has_lent_is_lost() {
+    let mut bench = Bench::new(|message| lending(message, false));
+    let error = bench.run(1).expect_err("it has no result");
+    let TaskError::Lost { attempts: 3, reason, .. } = &error else { panic!("{error:?}") };
+    assert!(reason.contains("memory could not be read"), "{reason}");
+    assert_eq!(LENT.with_borrow(|(_, fetched)| *fetched), 0);
 }
 
 #[test]

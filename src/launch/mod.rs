@@ -17,6 +17,7 @@ mod hosts;
 mod installation;
 mod intel_mpi;
 mod isolated;
+mod lending;
 mod manager;
 mod mpich;
 mod open_mpi_4;

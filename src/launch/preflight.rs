@@ -13,6 +13,7 @@ use rustix::fs::{Access, access, statvfs};
 use super::executable::check_executable;
 use super::family::Family;
 use super::installation::in_path;
+use super::lending;
 use super::manager::ProcessManager;
 use super::prepare::Prepared;
 use crate::finding::{Finding, Status};
@@ -35,6 +36,7 @@ pub(crate) fn findings(prepared: &Prepared, manager: ProcessManager) -> Vec<Find
     }
     findings.extend([own_executable(), user(prepared), shared_memory()]);
     findings.push(prepared.transport.finding.clone());
+    findings.push(lending::finding());
     findings.extend(prepared.family.and_then(|family| gap(family, manager)));
     findings.extend(surroundings(prepared.family));
     findings

@@ -3,6 +3,7 @@
 //! Whether the system allows it is found out by trying: each process has a secret somewhere, and who knows where can compare.
 #![allow(unsafe_code)]
 
+use std::env;
 use std::io;
 use std::sync::OnceLock;
 
@@ -18,8 +19,19 @@ pub(crate) struct Probe {
     secret: [u64; 2],
 }
 
-/// That of this process. None where the system has no secrets to give.
+/// The variable that keeps hosts and workers from reading each other's memory.
+pub(crate) const LENDING: &str = "OFFSHOOT_LENDING";
+
+/// Whether they may, as far as the user is concerned.
+pub(crate) fn is_lending() -> bool {
+    env::var_os(LENDING).is_none_or(|wish| wish != "off")
+}
+
+/// That of this process. None where nobody is to read its memory, or the system has no secrets to give.
 pub(crate) fn probe() -> Option<Probe> {
+    if !is_lending() {
+        return None;
+    }
     static SECRET: OnceLock<[u64; 2]> = OnceLock::new();
     if SECRET.get().is_none() {
         let mut secret = [0; 16];

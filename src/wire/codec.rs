@@ -205,7 +205,6 @@ mod tests {
     use serde_bytes::ByteBuf;
 
     use super::*;
-    use crate::wire::payload::Part;
 
     /// As `bincode` alone has it.
     fn plainly<T: Serialize>(value: &T) -> Vec<u8> {
@@ -361,19 +360,12 @@ mod tests {
     #[test]
     fn what_is_lent_is_read_where_it_is() {
         let (value, payload) = mixed();
-        let lent = |payload: &Payload| {
-            let pieces = payload.parts().map(|part| match part {
-                Part::Array(array) => Piece::Remote(array.whereabouts()),
-                other => Piece::Bytes(other.to_bytes()),
-            });
-            Payload::of(pieces.collect())
-        };
-        let remote = lent(&payload);
+        let remote = payload.lent();
         assert!(remote.is_remote() && remote.len() == payload.len());
         assert_eq!(decode_payload::<Mixed>(remote.clone()).expect("it is whole"), value);
         // All of a value that could not be taken apart, numbers and what is between them.
         let whole = Payload::from(plainly(&value));
-        assert_eq!(decode_payload::<Mixed>(lent(&whole)).expect("it is whole"), value);
+        assert_eq!(decode_payload::<Mixed>(whole.lent()).expect("it is whole"), value);
         drop(payload);
         let error = decode_payload::<Mixed>(remote).expect_err("it was given back");
         assert!(error.to_string().contains("could not be read where they are"), "{error}");

@@ -167,6 +167,20 @@ impl From<Vec<u8>> for Payload {
 
 #[cfg(test)]
 impl Payload {
+    /// An array, however small.
+    pub(crate) fn array_of(bytes: &[u8]) -> Self {
+        Self::of(vec![Piece::array(Memory::Bytes(bytes.to_vec()))])
+    }
+
+    /// As whoever it is lent to has it.
+    pub(crate) fn lent(&self) -> Self {
+        let pieces = self.parts().map(|part| match part {
+            Part::Array(array) => Piece::Remote(array.whereabouts()),
+            Part::Bytes(_) | Part::Remote(_) => Piece::Bytes(part.to_bytes()),
+        });
+        Self::of(pieces.collect())
+    }
+
     /// All of it in one piece.
     pub(crate) fn into_bytes(self) -> Bytes {
         self.parts().flat_map(|part| part.as_slice().to_vec()).collect()

@@ -12,6 +12,7 @@ use super::traffic;
 use crate::process;
 use crate::transport::bells::Pair;
 use crate::transport::{Attention, Link, LinkError, Patience};
+use crate::wire;
 use crate::wire::flow::{Flow, Inbox, Outbox};
 use crate::wire::frame::Parcel;
 
@@ -108,6 +109,7 @@ impl MpiLink {
                 patience.reset();
             } else if let Some(nap) = patience.pause(self.attention()) {
                 if begun.elapsed() > TIDY_AFTER && !std::mem::replace(&mut is_tidy, true) {
+                    wire::tidy();
                     process::give_back_freed_memory();
                 }
                 self.nap(nap)?;
