@@ -255,7 +255,7 @@ impl Starts {
         let is_under_way = |begun: &&Begun| !matches!(begun.stage, Stage::Failed(..));
         let under_way = || self.begun.values().filter(is_under_way).count();
         let way = self.runtime.way();
-        match (&way.office, &way.spawner) {
+        match (&way.ports, &way.spawner) {
             (Some(_), _) => under_way() < AHEAD_MAX,
             (None, Some(_)) => under_way() == 0,
             (None, None) => true,
@@ -298,17 +298,9 @@ impl Starts {
                 return Err(SpawnFailure::new(SpawnCause::Mpi, reason));
             }
         };
-        let birth = self.runtime.way().office.as_ref();
-        let birth = birth.map(|office| Birth::order(office, &wanted.as_order(), self.runtime.doorbell()));
-        let stage = match birth {
-            Some(Ok(birth)) => Stage::Ordered(Box::new(birth)),
-            Some(Err(error)) => {
-                // The library can name longer addresses to itself than to others: those of its own choice of transport.
-                tracing::debug!("no port, so it is spawned in one call: {error}");
-                Stage::Call
-            }
-            None => Stage::Call,
-        };
+        let ports = self.runtime.way().ports.as_ref();
+        let birth = ports.and_then(|ports| Birth::order(ports, &wanted, self.runtime.doorbell()));
+        let stage = birth.map_or(Stage::Call, |birth| Stage::Ordered(Box::new(birth)));
         let is_to_call = matches!(stage, Stage::Call);
         let begun = Begun { program, tries, ticket, wanted, bell, stage, end: None, is_abandoned: false };
         self.tickets.insert(ticket, worker);
