@@ -39,7 +39,10 @@ pub(crate) use family::Answer;
 pub(crate) use hosts::own_name;
 pub(crate) use installation::has_two_mpis;
 pub(crate) use isolated::{parent_environment, remove_daemons_folders};
-pub(crate) use manager::{AWAITED, IS_AWAITED, Manager, NOT_AWAITED, Office, ProcessManager, Wanted, serve};
+pub(crate) use manager::{
+    ASKS_FOR_PORT, AWAITED, IS_AWAITED, Manager, NOT_AWAITED, Office, PortNames, ProcessManager, Wanted,
+    serve,
+};
 pub(crate) use preflight::{Job, check_machine, findings};
 pub(crate) use prepare::{
     Outcome, Prepared, answers_of_nobody, awaited_port, breaks_with_connections, finalizes_after_loss,

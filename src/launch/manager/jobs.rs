@@ -46,6 +46,8 @@ pub(super) enum Step {
     Say(Member, Vec<u8>),
     /// Whether what was ordered is about to meet its parent.
     Tell(OrderId, bool),
+    /// This is the name of a port that the host's library has opened.
+    Learn(Vec<u8>),
     Start(Start),
     /// It is to end, whatever it does.
     Kill(Member),
@@ -147,6 +149,13 @@ impl Jobs {
             Request::Barrier => {
                 part.in_barrier = true;
                 return self.open_barrier(job, steps);
+            }
+            Request::Spawn(spawn) if spawn.asks_for_port() => {
+                let count = spawn.size();
+                let name = spawn.values.into_iter().find(|(key, _)| key == PARENT_PORT);
+                let is_host = self.jobs[&job].asker == Asker::Nobody;
+                steps.extend(name.filter(|_| is_host).map(|(_, name)| Step::Learn(name)));
+                Answer::Spawned(count, false)
             }
             Request::Spawn(spawn) => return self.spawn(Asker::Member(member), spawn, steps),
             Request::Finalize => {

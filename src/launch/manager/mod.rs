@@ -9,14 +9,15 @@
 //!
 //! A spawn of MPICH's is three steps: a port is opened, the process manager starts a process that finds the name of that
 //! port, and both meet there. The library makes all of them in one call, which returns when the last is done, or never, if
-//! the process dies in it. So the host has its workers started without it (`orders`), and goes on until one of them has come
-//! so far that it asks for the name.
+//! the process dies in it. So the host has its workers started without it (`orders`), at ports that it names itself
+//! (`ports`), and goes on until one of them has come so far that it asks for the name.
 //!
 //! The library looks for `PMI_FD` in the environment of the process, in `MPI_Init` only. It is there during that call:
 //! programs that the host starts at other times would take it for theirs.
 
 mod jobs;
 mod orders;
+mod ports;
 mod protocol;
 mod server;
 #[cfg(test)]
@@ -36,6 +37,8 @@ use crate::finding::Finding;
 use crate::process::PassingVariables;
 pub(crate) use jobs::{AWAITED, IS_AWAITED, NOT_AWAITED};
 pub(crate) use orders::{Office, Wanted};
+pub(crate) use ports::PortNames;
+pub(crate) use protocol::ASKS_FOR_PORT;
 use server::Server;
 
 /// Chooses the process manager: `own`, or `hydra`.

@@ -2,12 +2,13 @@
 //! What was ordered knows no difference: it finds a parent, at a port.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::jobs::PARENT_PORT;
+use super::ports::PortNames;
 use super::protocol::{Command, Spawn};
 
 /// Is called once, on the thread of the process manager.
@@ -27,25 +28,34 @@ pub(crate) struct Wanted<'a> {
 }
 
 /// Where orders are given.
-#[derive(Clone)]
 pub(crate) struct Office {
     orders: Sender<Order>,
     bell: Arc<OwnedFd>,
+    port: Arc<OnceLock<Vec<u8>>>,
 }
 
 /// Where they come.
 pub(super) struct Inbox {
     orders: Receiver<Order>,
     bell: Arc<OwnedFd>,
+    /// A port of the host's library, as soon as that has named one.
+    port: Arc<OnceLock<Vec<u8>>>,
 }
 
 pub(super) fn open() -> std::io::Result<(Office, Inbox)> {
     let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let (give, take) = unbounded();
-    Ok((Office { orders: give, bell: Arc::clone(&bell) }, Inbox { orders: take, bell }))
+    let port = Arc::new(OnceLock::new());
+    let office = Office { orders: give, bell: Arc::clone(&bell), port: Arc::clone(&port) };
+    Ok((office, Inbox { orders: take, bell, port }))
 }
 
 impl Office {
+    /// Names of ports, once a spawn with [`super::ASKS_FOR_PORT`] has returned.
+    pub(crate) fn port_names(&self) -> Option<PortNames> {
+        PortNames::like(self.port.get()?)
+    }
+
     /// Has one process started whose parent is at this port. `tell` is told true when it asks for the port, and is about to
     /// come there; false if it has ended before, or could not be started.
     pub(crate) fn order(&self, wanted: &Wanted<'_>, port: &[u8], tell: impl FnOnce(bool) + Send + 'static) {
@@ -74,5 +84,11 @@ impl Inbox {
         // Nothing there is as good as something: what has come is in the channel.
         let _ = rustix::io::read(&*self.bell, &mut [0_u8; 8]);
         self.orders.try_iter().collect()
+    }
+
+    /// The host's library has named a port.
+    pub(super) fn learn(&self, name: Vec<u8>) {
+        // All of its names differ in the number alone.
+        let _ = self.port.set(name);
     }
 }

@@ -20,6 +20,10 @@ pub(super) const NAME_MAX: usize = 256;
 pub(super) const KEY_MAX: usize = 64;
 pub(super) const VALUE_MAX: usize = 1024;
 
+/// A spawn with this key in its info starts nothing. The library has opened a port for it, as for any other, and says what
+/// that is called.
+pub(crate) const ASKS_FOR_PORT: &str = "offshoot_asks_for_port";
+
 /// What came makes no sense.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
@@ -81,6 +85,11 @@ impl Spawn {
     /// How many processes in all.
     pub(super) fn size(&self) -> u32 {
         self.commands.iter().map(|command| command.count).sum()
+    }
+
+    /// Whether it is only made for the name of its port ([`ASKS_FOR_PORT`]).
+    pub(super) fn asks_for_port(&self) -> bool {
+        self.commands.iter().any(|command| command.hint(ASKS_FOR_PORT).is_some())
     }
 }
 

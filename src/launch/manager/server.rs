@@ -182,6 +182,7 @@ impl Server {
                         tell(is_there);
                     }
                 }
+                Step::Learn(name) => self.inbox.learn(name),
                 Step::Kill(member) => {
                     let process = self.peers.get_mut(&member).and_then(|peer| peer.process.as_mut());
                     if let Some(running) = process {

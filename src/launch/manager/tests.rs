@@ -15,7 +15,8 @@ use proptest::prelude::*;
 
 use super::jobs::{AWAITED, IS_AWAITED, Jobs, Member, NOT_AWAITED, OrderId, Start, Step};
 use super::orders::{self, Office, Wanted};
-use super::protocol::{Command, Request, Spawn, Splitter};
+use super::ports::PortNames;
+use super::protocol::{ASKS_FOR_PORT, Command, Request, Spawn, Splitter};
 use super::server::Server;
 
 /// What MPICH 5.0.2 writes for a spawn.
@@ -286,6 +287,40 @@ fn who_has_ordered_a_process_is_told_once() {
     assert_eq!(books.end(ends), [Step::Tell(OrderId(2), false)]);
 }
 
+#[test]
+fn a_spawn_that_only_asks_starts_nothing_and_the_host_alone_learns_by_it() {
+    let mut books = Books::new();
+    let (host, worker) = (books.host, books.spawn(1)[0]);
+    let question = SPAWN.replace("info_key_1=x", &format!("info_key_1={ASKS_FOR_PORT}"));
+    let learns = Step::Learn(b"tag#0$connentry#02$".to_vec());
+    assert_eq!(books.hear(host, &question), [learns, say(host, "cmd=spawn_result rc=0 errcodes=1")]);
+    assert_eq!(books.hear(worker, &question), [say(worker, "cmd=spawn_result rc=0 errcodes=1")]);
+}
+
+#[test]
+fn names_of_ports_differ_in_their_number_and_end() {
+    let like = |name: &str| PortNames::like(name.as_bytes());
+    let names: Vec<String> = like("tag#3$connentry#20AC[5]07$")
+        .expect("it is one")
+        .map(|name| name.into_string().expect("it is text"))
+        .collect();
+    assert_eq!(names[0], "tag#4096$connentry#20AC[5]07$", "none that the library gives");
+    assert_eq!(names[1], "tag#4097$connentry#20AC[5]07$");
+    assert_eq!(names.len(), (1 << 17) - (1 << 12));
+    for other in [
+        "",
+        "tag#",
+        "tag#3",
+        "tag#3$",
+        "tag#$connentry#20$",
+        "tag#x$connentry#20$",
+        "port#3$connentry#20$",
+        "tag#3$connentry#20",
+    ] {
+        assert!(like(other).is_none(), "{other}");
+    }
+}
+
 /// A server, and the end that an MPI would have.
 fn serve() -> BufReader<UnixStream> {
     serve_both().0
@@ -382,4 +417,16 @@ fn what_is_ordered_finds_its_port_and_its_end_is_told() {
     let found = fs::read_to_string(&pipe).expect("it writes");
     assert_eq!(found, "011 / cmd=get_result rc=0 msg=success found=TRUE value=harbour\n");
     assert_eq!(ask(&mut mpi, "cmd=finalize\n"), "cmd=finalize_ack rc=0\n", "it goes on");
+}
+
+#[test]
+fn a_port_is_known_when_the_question_for_it_has_returned() {
+    let (mut mpi, office) = serve_both();
+    assert!(office.port_names().is_none());
+    let question = spawn_of("offshoot", &[])
+        .replace("wdir\ninfo_val_0=/", &format!("{ASKS_FOR_PORT}\ninfo_val_0=1"))
+        .replace("preput_val_0=port", "preput_val_0=tag#0$connentry#02$");
+    assert_eq!(ask(&mut mpi, &question), NOT_THERE);
+    let first = office.port_names().expect("it was named").next();
+    assert_eq!(first.as_deref(), Some(c"tag#4096$connentry#02$"));
 }

@@ -5,44 +5,74 @@
 //! process dies between its first word and its last the call never returns. In three steps the thread is free until the
 //! worker is about to connect, and what is left to wait for has a limit.
 //!
-//! A worker may connect and be given up all the same. What it has said waits in the library then, for whoever comes to the
-//! port next, and that is nobody: such a port is never closed, so that no other gets its number. There are 2048.
+//! Each worker has a port that no other ever has: one that was given up may have spoken there all the same, and what it has
+//! said waits in the library for whoever accepts at that port next.
 
-use std::ffi::CStr;
+use std::cell::RefCell;
+use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::ffi::{Comm, Info, MpiError, Port};
+use super::ffi::{Comm, Info};
+use super::spawner::Wanted;
 use super::starts::Failed;
-use crate::launch::{Office, Wanted};
+use crate::containment::Containment;
+use crate::launch::{self, Office, PortNames};
 use crate::transport::Doorbell;
 
 /// For how many seconds the library waits for each of the two things that a worker says when it connects. It does so at once.
 const MEETING_LIMIT: &CStr = c"3";
+/// The same with the MPI's own choice of transport, over which what is said after that is written where this thread's stack
+/// was. So that takes longer than any process that lives may be kept from a processor.
+const MEETING_LIMIT_FAST: &CStr = c"10";
+
+/// Where this process orders its workers, and the ports at which it meets them.
+pub(super) struct Ports {
+    office: Office,
+    names: RefCell<PortNames>,
+}
 
 /// One worker on its way.
 pub(super) struct Birth {
-    port: Port,
+    port: CString,
     news: Receiver<bool>,
 }
 
+impl Ports {
+    /// None where the library calls its ports otherwise than expected.
+    pub(super) fn learn(office: Office, spawner: &Comm) -> Option<Self> {
+        // Only there the library says what it calls a port, however long that is.
+        let question = Wanted {
+            command: c"offshoot".to_owned(),
+            arguments: Vec::new(),
+            info: vec![(CString::new(launch::ASKS_FOR_PORT).ok()?, c"1".to_owned())],
+        };
+        if question.spawn_from(spawner).is_ok() {
+            tracing::warn!("something was started by a spawn that starts nothing");
+        }
+        let names = office.port_names();
+        if names.is_none() {
+            tracing::debug!(
+                "what the MPI calls its ports is not understood: workers are spawned in one call each"
+            );
+        }
+        Some(Self { names: RefCell::new(names?), office })
+    }
+}
+
 impl Birth {
-    /// Has it started. The doorbell is rung when there are news of it.
-    pub(super) fn order(
-        office: &Office,
-        wanted: &Wanted<'_>,
-        doorbell: &Arc<Doorbell>,
-    ) -> Result<Self, MpiError> {
-        let port = Port::open()?;
+    /// Has it started. The doorbell is rung when there are news of it. None if there are no more ports.
+    pub(super) fn order(ports: &Ports, wanted: &Wanted, doorbell: &Arc<Doorbell>) -> Option<Self> {
+        let port = ports.names.borrow_mut().next()?;
         let (tell, news) = bounded(1);
         let doorbell = Arc::clone(doorbell);
-        office.order(wanted, port.name().to_bytes(), move |is_coming| {
+        ports.office.order(&wanted.as_order(), port.to_bytes(), move |is_coming| {
             // Nobody waits for it any more, perhaps.
             let _ = tell.send(is_coming);
             doorbell.ring();
         });
-        Ok(Self { port, news })
+        Some(Self { port, news })
     }
 
     pub(super) fn has_news(&self) -> bool {
@@ -58,19 +88,14 @@ impl Birth {
     /// Meets it, if it is about to connect.
     pub(super) fn meet(self, spawner: &Comm, is_coming: bool) -> Result<Comm, Failed> {
         if !is_coming {
-            return Err(match self.port.close() {
-                Ok(()) => Failed::new("it ended before it could be met"),
-                Err(error) => error.into(),
-            });
+            return Err(Failed::new("it ended before it could be met"));
         }
-        let met = Info::new().and_then(|mut info| {
-            info.set(c"timeout", MEETING_LIMIT)?;
-            spawner.accept(&self.port, &info)
-        });
-        let comm = met?;
-        if let Err(error) = self.port.close() {
-            tracing::debug!("a port could not be closed: {error}");
-        }
-        Ok(comm)
+        let limit = match launch::prepared().map(|prepared| prepared.transport.containment) {
+            Some(Containment::Survivable) => MEETING_LIMIT,
+            Some(Containment::Fast) | None => MEETING_LIMIT_FAST,
+        };
+        let mut info = Info::new()?;
+        info.set(c"timeout", limit)?;
+        Ok(spawner.accept(&self.port, &info)?)
     }
 }

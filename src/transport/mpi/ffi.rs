@@ -335,13 +335,12 @@ impl Comm {
     }
 
     /// Waits for one process that connects to this port, and returns the intercommunicator to it (MPI-4.1 §11.9.2).
-    pub(crate) fn accept(&self, port: &Port, info: &Info) -> Result<Self, MpiError> {
+    pub(crate) fn accept(&self, port: &CStr, info: &Info) -> Result<Self, MpiError> {
         on_mpi_thread();
         let mut raw = MaybeUninit::uninit();
-        // SAFETY: the name is that of an open port of ours, a terminated string which is only read; the communicator has one
-        // process, which is its root.
+        // SAFETY: the name is a terminated string, which is only read; the communicator has one process, which is its root.
         check("MPI_Comm_accept", unsafe {
-            ffi::MPI_Comm_accept(port.name.as_ptr(), info.raw, 0, self.raw, raw.as_mut_ptr())
+            ffi::MPI_Comm_accept(port.as_ptr(), info.raw, 0, self.raw, raw.as_mut_ptr())
         })?;
         // SAFETY: it succeeded.
         Self::own(unsafe { raw.assume_init() })

@@ -10,13 +10,14 @@ use mpi::Threading;
 use mpi::environment;
 use mpi::traits::*;
 
+use super::birth::Ports;
 use super::farewell::{self, is_finalized};
 use super::ffi::{self, Comm};
 use super::pmix;
 use super::spawner::{Health, Spawner};
 use crate::containment::Containment;
 use crate::error::BuildError;
-use crate::launch::{self, Answer, Decoy, Launchers, Manager, Office, ProcessManager};
+use crate::launch::{self, Answer, Decoy, Launchers, Manager, ProcessManager};
 use crate::process;
 use crate::transport::bells::{Bells, Pair};
 use crate::transport::control::{Aid, Control};
@@ -64,9 +65,9 @@ pub(crate) fn why_unfit() -> Option<&'static str> {
 
 /// How a worker comes to be spawned.
 pub(super) struct Way {
-    /// Where it is ordered, if this process is its own process manager: then `MPI_Comm_spawn` is not called at all, and the
+    /// Where it is ordered and met, if this process is its own process manager: then `MPI_Comm_spawn` is not called at all, and the
     /// MPI thread meets the worker when that is about to connect.
-    pub(super) office: Option<Office>,
+    pub(super) ports: Option<Ports>,
     /// The thread on which it is called, if not the MPI thread, which then does nothing else.
     pub(super) spawner: Option<Spawner>,
 }
@@ -134,14 +135,14 @@ impl Runtime {
         let _ = THREAD_LEVEL.set(level(provided));
         let duplicate = || Comm::duplicate_self().map_err(|error| BuildError::Mpi(error.to_string()));
         let spawner = duplicate()?;
-        let spawner_thread = if launch::spawns_aside() && office.is_none() && provided >= Threading::Multiple
-        {
+        let ports = office.and_then(|office| Ports::learn(office, &spawner));
+        let spawner_thread = if launch::spawns_aside() && ports.is_none() && provided >= Threading::Multiple {
             let thread = Spawner::start(duplicate()?, control.clone(), Arc::clone(&doorbell));
             Some(thread.map_err(|error| BuildError::System(error.to_string()))?)
         } else {
             None
         };
-        let way = Way { office, spawner: spawner_thread };
+        let way = Way { ports, spawner: spawner_thread };
         Ok(Self {
             spawner,
             way,
