@@ -223,7 +223,7 @@ impl<T: Transport> Driver<T> {
             {
                 self.fetches.begin(worker, answers);
             }
-            Said::Answers(answers) => answers.into_iter().for_each(|answer| self.on_answer(worker, answer)),
+            Said::Answers(answers) => self.on_answers(worker, answers),
             Said::Bye { known_gone } => {
                 self.errands.push(Errand::Disconnect(worker));
                 if !known_gone {
@@ -241,7 +241,7 @@ impl<T: Transport> Driver<T> {
             match fetched {
                 Fetched::Whole(answers, behind) => {
                     self.errands.push(Errand::Send(worker, ToWorker::Fetched.encode()));
-                    answers.into_iter().for_each(|answer| self.on_answer(worker, answer));
+                    self.on_answers(worker, answers);
                     behind.into_iter().for_each(|frame| self.on_frame(worker, frame));
                 }
                 Fetched::Failed(reason) => self.on_lost(worker, SpawnCause::Ended, reason),
@@ -250,13 +250,16 @@ impl<T: Transport> Driver<T> {
         self.fetches.is_busy()
     }
 
-    fn on_answer(&mut self, worker: WorkerId, answer: AnswerMessage) {
-        let AnswerMessage { task, ran, outcome } = answer;
-        if let Outcome::Failed(failure) = &outcome {
-            tracing::debug!("{task} on {worker}: {failure:?}");
-        }
-        self.ledger.answer(task, worker, outcome);
-        self.tell(Event::Answered { worker, task, ran });
+    fn on_answers(&mut self, worker: WorkerId, answers: Vec<AnswerMessage>) {
+        let ledger = &mut self.ledger;
+        let answers = answers.into_iter().map(|AnswerMessage { task, ran, outcome }| {
+            if let Outcome::Failed(failure) = &outcome {
+                tracing::debug!("{task} on {worker}: {failure:?}");
+            }
+            ledger.hear(task, worker, outcome);
+            (task, ran)
+        });
+        self.core.handle_answers(self.clock, worker, answers);
     }
 
     fn on_spawn_failed(&mut self, worker: WorkerId, failure: SpawnFailure) {
@@ -326,6 +329,7 @@ impl<T: Transport> Driver<T> {
                 Action::Close => self.closed = Some(Instant::now()),
             }
         }
+        self.ledger.heard.clear();
         any
     }
 
