@@ -13,7 +13,7 @@ use crate::error::{Limit, Place, SpawnCause, SpawnFailure, TaskError};
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 use crate::pool::{Answer, Promise, Settled};
 use crate::task::Definition;
-use crate::wire::message::{Failure, Outcome};
+use crate::wire::message::{AnswerMessage, Failure, Outcome};
 use crate::wire::payload::Payload;
 
 /// How many lost workers' reasons are remembered, for the errors of their tasks.
@@ -32,7 +32,7 @@ pub(super) struct Ledger {
     losses: VecDeque<(WorkerId, String)>,
     /// What workers have said of tasks in this turn, in the order in which the core was told, until it has confirmed
     /// what of that was due.
-    pub(super) heard: VecDeque<Heard>,
+    heard: VecDeque<(WorkerId, std::vec::IntoIter<AnswerMessage>)>,
     /// Tasks that have ended, and whose handles are told so at the end of the turn.
     pub(super) settled: Vec<(Promise, Settled)>,
     /// Large arguments of theirs: to give back their memory takes longer than to tell.
@@ -48,12 +48,6 @@ struct Entry {
     deadline: Option<Instant>,
     /// The worker that has or had the task last.
     place: Option<Place>,
-}
-
-pub(super) struct Heard {
-    task: TaskId,
-    worker: WorkerId,
-    outcome: Outcome,
 }
 
 impl Ledger {
@@ -94,18 +88,25 @@ impl Ledger {
         }
     }
 
-    /// Keeps what a worker said of a task. It counts only when the core resolves the task as answered in the same turn.
-    pub(super) fn hear(&mut self, task: TaskId, worker: WorkerId, outcome: Outcome) {
-        self.heard.push_back(Heard { task, worker, outcome });
+    /// Keeps what a worker said of its tasks. It counts only where the core resolves a task as answered in the same turn.
+    pub(super) fn hear(&mut self, worker: WorkerId, answers: Vec<AnswerMessage>) {
+        self.heard.push_back((worker, answers.into_iter()));
+    }
+
+    /// The core has resolved all that it was told the answers to.
+    pub(super) fn forget_heard(&mut self) {
+        self.heard.clear();
     }
 
     /// What was heard of a task first, from the worker that has it. The core confirms answers in the order in which
     /// they came; those that it passes over were not due.
     fn confirm(&mut self, task: TaskId, place: Option<Place>) -> (WorkerId, Outcome) {
-        while let Some(Heard { task: heard, worker, outcome }) = self.heard.pop_front() {
-            if heard == task && place.is_some_and(|place| place.worker == worker) {
-                return (worker, outcome);
+        while let Some((worker, answers)) = self.heard.front_mut() {
+            let is_there = place.is_some_and(|place| place.worker == *worker);
+            if is_there && let Some(answer) = answers.find(|answer| answer.task == task) {
+                return (*worker, answer.outcome);
             }
+            self.heard.pop_front();
         }
         unreachable!("the core resolves as answered what was answered")
     }

@@ -251,15 +251,14 @@ impl<T: Transport> Driver<T> {
     }
 
     fn on_answers(&mut self, worker: WorkerId, answers: Vec<AnswerMessage>) {
-        let ledger = &mut self.ledger;
-        let answers = answers.into_iter().map(|AnswerMessage { task, ran, outcome }| {
-            if let Outcome::Failed(failure) = &outcome {
+        let told = answers.iter().map(|AnswerMessage { task, ran, outcome }| {
+            if let Outcome::Failed(failure) = outcome {
                 tracing::debug!("{task} on {worker}: {failure:?}");
             }
-            ledger.hear(task, worker, outcome);
-            (task, ran)
+            (*task, *ran)
         });
-        self.core.handle_answers(self.clock, worker, answers);
+        self.core.handle_answers(self.clock, worker, told);
+        self.ledger.hear(worker, answers);
     }
 
     fn on_spawn_failed(&mut self, worker: WorkerId, failure: SpawnFailure) {
@@ -329,7 +328,7 @@ impl<T: Transport> Driver<T> {
                 Action::Close => self.closed = Some(Instant::now()),
             }
         }
-        self.ledger.heard.clear();
+        self.ledger.forget_heard();
         any
     }
 

@@ -38,7 +38,7 @@ fn answers_that_come_together_are_as_good_as_one_by_one() {
                     Event::Tick
                 }
             };
-            [&mut together, &mut one_by_one].map(|scheduler| scheduler.handle(now, event));
+            let _ = [&mut together, &mut one_by_one].map(|scheduler| scheduler.handle(now, event));
             let (id, ran) = (WorkerId(worker as u32), Duration::from_nanos(300));
             together.handle_answers(now, id, answers.iter().map(|&task| (task, ran)));
             for task in answers {
@@ -51,11 +51,11 @@ fn answers_that_come_together_are_as_good_as_one_by_one() {
                 match action {
                     Action::Send { worker, task, .. } => held[worker.0 as usize].push_back(task),
                     Action::Spawn { worker, .. } => {
-                        [&mut together, &mut one_by_one]
+                        let _ = [&mut together, &mut one_by_one]
                             .map(|scheduler| scheduler.handle(now, Event::Ready { worker }));
                     }
                     Action::Retire { worker } => {
-                        [&mut together, &mut one_by_one]
+                        let _ = [&mut together, &mut one_by_one]
                             .map(|scheduler| scheduler.handle(now, Event::Gone { worker }));
                     }
                     Action::Recant { .. }
