@@ -12,7 +12,7 @@ use crate::core::{Resolution, Table};
 use crate::error::{Limit, Place, SpawnCause, SpawnFailure, TaskError};
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 use crate::pool::{Answer, Promise, Settled};
-use crate::task::Definition;
+use crate::task::{Conditions, Definition};
 use crate::wire::message::{AnswerMessage, Failure, Outcome};
 use crate::wire::payload::Payload;
 
@@ -42,10 +42,9 @@ pub(super) struct Ledger {
 struct Entry {
     program: ProgramId,
     kind: KindId,
-    definition: &'static Definition,
     arguments: Payload,
     promise: Promise,
-    deadline: Option<Instant>,
+    conditions: Option<Box<Conditions>>,
     /// The worker that has or had the task last.
     place: Option<Place>,
 }
@@ -53,11 +52,10 @@ struct Entry {
 impl Ledger {
     /// Enters a new task and numbers its kind.
     pub(super) fn enter(&mut self, submission: Submission) -> KindId {
-        let Submission { program, definition, arguments, promise, conditions } = submission;
-        let kind = self.number(definition);
+        let Submission { program, arguments, promise, conditions } = submission;
+        let kind = self.number(promise.definition());
         let task = promise.task();
-        let deadline = conditions.deadline;
-        let entry = Entry { program, kind, definition, arguments, promise, deadline, place: None };
+        let entry = Entry { program, kind, arguments, promise, conditions, place: None };
         let doubled = self.entries.insert(task.0, entry);
         assert!(doubled.is_none(), "task ids are never reused");
         kind
@@ -78,7 +76,7 @@ impl Ledger {
     /// What a worker needs to be sent of a task.
     pub(super) fn send(&self, task: TaskId) -> (KindId, &'static Definition, Payload) {
         let entry = self.entries.get(task.0).expect("the core sends tasks that have not ended");
-        (entry.kind, entry.definition, entry.arguments.clone())
+        (entry.kind, entry.promise.definition(), entry.arguments.clone())
     }
 
     /// Notes where a task is.
@@ -144,9 +142,9 @@ impl Ledger {
         let settled = match (resolution, answer) {
             (_, Some((_, Outcome::Done(result)))) => Ok(Answer { result, place: entry.place }),
             (Resolution::Answered, Some((worker, outcome))) => {
-                Err(failed(&entry, outcome, || hint(worker, entry.definition)))
+                Err(failed(&entry, outcome, || hint(worker, entry.promise.definition())).into())
             }
-            (resolution, _) => Err(self.failure(&entry, resolution)),
+            (resolution, _) => Err(self.failure(&entry, resolution).into()),
         };
         self.settled.push((entry.promise, settled));
         self.spent.extend(Some(entry.arguments).filter(Payload::is_in_pieces));
@@ -159,7 +157,8 @@ impl Ledger {
             Resolution::Answered => unreachable!("an answer says what came of the task"),
             Resolution::Cancelled => TaskError::Cancelled { origin },
             Resolution::Overdue { .. } => {
-                let by_deadline = entry.deadline.is_some_and(|deadline| deadline <= Instant::now());
+                let deadline = entry.conditions.as_ref().and_then(|conditions| conditions.deadline);
+                let by_deadline = deadline.is_some_and(|deadline| deadline <= Instant::now());
                 let limit = if by_deadline { Limit::Deadline } else { Limit::Timeout };
                 TaskError::Overdue { origin, limit }
             }
@@ -186,7 +185,7 @@ impl Ledger {
     pub(super) fn fail(&mut self, reason: &Arc<str>) {
         for entry in self.entries.drain() {
             let origin = entry.promise.origin(entry.place);
-            let settled: Settled = Err(TaskError::PoolFailed { origin, reason: Arc::clone(reason) });
+            let settled: Settled = Err(TaskError::PoolFailed { origin, reason: Arc::clone(reason) }.into());
             entry.promise.settle(settled);
         }
     }

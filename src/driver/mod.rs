@@ -183,7 +183,8 @@ impl<T: Transport> Driver<T> {
             return submission.shut_out();
         }
         let (task, program) = (submission.promise.task(), submission.program);
-        let Conditions { deadline, timeout, once } = submission.conditions;
+        let Conditions { deadline, timeout, once } =
+            submission.conditions.as_deref().copied().unwrap_or_default();
         let terms = Terms { deadline: deadline.map(|at| self.time(at)), timeout, once };
         let kind = self.ledger.enter(submission);
         self.tell(Event::Submit { task, program, kind, terms });
