@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::scheduler::Scheduler;
-use super::task::{Place, Stop};
+use super::task::{Limits, Place, Stop};
 use super::worker::State;
 use super::{Action, Resolution, Time};
 use crate::ids::{TaskId, WorkerId};
@@ -29,9 +29,6 @@ impl Alarms {
     }
 
     pub(super) fn reset(&mut self, task: TaskId, from: Option<Time>, to: Option<Time>) {
-        if from == to {
-            return;
-        }
         if let Some(at) = from {
             self.order.remove(&(at, task));
         }
@@ -55,16 +52,20 @@ impl Scheduler {
     /// Sets the alarm of a task that has just come to where it is; `is_running` if that is the front of a window.
     pub(super) fn arm(&mut self, id: TaskId, is_running: bool) {
         let Some(task) = self.tasks.get_mut(id.0) else { return };
+        let &Limits { deadline, timeout, .. } = task.limits.as_deref().unwrap_or(&Limits::NONE);
         let at = match task.place {
             Place::Held { stop: Some(_), .. } => is_running.then(|| self.now + self.config.stop_grace),
             Place::Held { stop: None, .. } if is_running => {
-                let timeout = task.terms.timeout.map(|timeout| self.now + timeout.max(TIMEOUT_MIN));
-                [timeout, task.terms.deadline].into_iter().flatten().min()
+                let timeout = timeout.map(|timeout| self.now + timeout.max(TIMEOUT_MIN));
+                [timeout, deadline].into_iter().flatten().min()
             }
-            Place::Held { stop: None, .. } | Place::Waiting => task.terms.deadline,
+            Place::Held { stop: None, .. } | Place::Waiting => deadline,
         };
-        let before = std::mem::replace(&mut task.alarm, at);
-        self.alarms.reset(id, before, at);
+        let before = task.alarm();
+        if at != before {
+            task.limits.get_or_insert_default().alarm = at;
+            self.alarms.reset(id, before, at);
+        }
     }
 
     /// Every alarm up to now has its consequence.
@@ -84,7 +85,7 @@ impl Scheduler {
     /// waits, nobody need wait with it for the one before it.
     pub(super) fn stop(&mut self, id: TaskId, worker: WorkerId, why: Stop) {
         self.actions.push_back(Action::Recant { worker, task: id });
-        let is_running = match &self.workers[&worker].state {
+        let is_running = match &self.workers.get(worker.number()).expect("it holds a task").state {
             State::Busy(window) | State::Draining(window) => window.first() == Some(id),
             State::Starting { .. } | State::Idle | State::Retiring => unreachable!("it holds a task"),
         };

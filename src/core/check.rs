@@ -27,13 +27,14 @@ impl Scheduler {
 
     /// Whether a worker gets no more tasks although it is ready.
     pub(super) fn is_draining(&self, worker: WorkerId) -> bool {
-        self.workers.get(&worker).is_some_and(|worker| matches!(worker.state, State::Draining(_)))
+        self.workers.get(worker.number()).is_some_and(|worker| matches!(worker.state, State::Draining(_)))
     }
 
     fn assert_workers_consistent(&self) {
         assert!(self.workers.len() <= self.config.workers_max as usize, "more workers than workers_max");
         let mut counts = [0; 5];
-        for (&id, worker) in &self.workers {
+        for (number, worker) in self.workers.iter() {
+            let id = WorkerId(u32::try_from(number).expect("worker ids have 32 bits"));
             let program = &self.programs[worker.program.0 as usize];
             let lines = [
                 self.ordered.contains(id) != self.starting.contains(id),
@@ -79,7 +80,10 @@ impl Scheduler {
     fn assert_tasks_consistent(&self) {
         for (id, task) in self.tasks.iter().map(|(number, task)| (TaskId(number), task)) {
             assert!(!task.is_used_up(&self.config), "{id} should have been resolved as lost");
-            assert!(task.alarm.is_none_or(|at| self.alarms.contains(at, id)), "the alarm of {id} is not set");
+            assert!(
+                task.alarm().is_none_or(|at| self.alarms.contains(at, id)),
+                "the alarm of {id} is not set"
+            );
             match task.place {
                 Place::Waiting => {}
                 Place::Held { worker, .. } => {
@@ -87,7 +91,7 @@ impl Scheduler {
                 }
             }
         }
-        let armed = self.tasks.iter().filter(|(_, task)| task.alarm.is_some()).count();
+        let armed = self.tasks.iter().filter(|(_, task)| task.alarm().is_some()).count();
         assert_eq!(armed, self.alarms.len(), "an alarm belongs to a task that has ended");
         let waiting = self.tasks.iter().filter(|(_, task)| task.place == Place::Waiting).count();
         let queued: usize = self.programs.iter().map(|program| program.queue.len()).sum();
@@ -95,7 +99,7 @@ impl Scheduler {
     }
 
     fn holds(&self, worker: WorkerId, task: TaskId) -> bool {
-        match self.workers.get(&worker).map(|worker| &worker.state) {
+        match self.workers.get(worker.number()).map(|worker| &worker.state) {
             Some(State::Busy(window) | State::Draining(window)) => window.tasks().any(|held| held == task),
             Some(State::Starting { .. } | State::Idle | State::Retiring) | None => false,
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::time::nanos;
+use crate::ids::KindId;
 
 /// No duration counts for more than this (36 years), so that eight of them fit into 64 bits.
 const SAMPLE_MAX: u64 = 1 << 60;
@@ -37,6 +38,31 @@ impl Mean {
     }
 }
 
+/// What a task of each kind takes. Kinds are numbered from zero, and few.
+#[derive(Debug, Default)]
+pub(super) struct Kinds {
+    means: Vec<Option<Mean>>,
+}
+
+impl Kinds {
+    /// Takes in how long a task of a kind ran.
+    pub(super) fn learn(&mut self, kind: KindId, ran: Duration) {
+        let index = kind.0 as usize;
+        if index >= self.means.len() {
+            self.means.resize(index + 1, None);
+        }
+        match &mut self.means[index] {
+            Some(mean) => mean.learn(ran),
+            mean @ None => *mean = Some(Mean::of(ran)),
+        }
+    }
+
+    /// What a task of a kind is expected to take.
+    pub(super) fn cost(&self, kind: KindId) -> Cost {
+        Cost::expected(self.means.get(kind.0 as usize).and_then(Option::as_ref))
+    }
+}
+
 /// What a task is expected to take of its worker's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cost {
@@ -49,6 +75,14 @@ pub(super) enum Cost {
 impl Cost {
     /// The least that any task costs.
     pub(super) const LEAST: Cost = Cost::Known(COST_MIN);
+
+    /// What it adds to a load; an unknown one is accounted for by being alone.
+    pub(super) fn known(self) -> u64 {
+        match self {
+            Cost::Known(cost) => cost,
+            Cost::Unknown => 0,
+        }
+    }
 
     /// The cost of a task of a kind with this mean.
     pub(super) fn expected(mean: Option<&Mean>) -> Cost {

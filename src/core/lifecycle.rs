@@ -18,8 +18,10 @@ impl Scheduler {
         program.starting += 1;
         let round = program.health.round();
         let state = State::Starting { since: now };
-        self.workers
-            .insert(worker, Worker { program: id, round, proven: false, recall: Recall::Unneeded, state });
+        self.workers.insert(
+            worker.number(),
+            Worker { program: id, round, proven: false, recall: Recall::Unneeded, state },
+        );
         self.ordered.join(worker, now);
         self.counted.spawns += 1;
         self.actions.push_back(Action::Spawn { worker, program: id });
@@ -34,7 +36,7 @@ impl Scheduler {
 
     /// Asks an idle worker to leave.
     pub(super) fn retire(&mut self, id: WorkerId) {
-        let worker = self.workers.get(&id).expect("only a known worker is retired");
+        let worker = self.workers.get(id.number()).expect("only a known worker is retired");
         assert!(matches!(worker.state, State::Idle), "only an idle worker is retired");
         let program = &mut self.programs[worker.program.0 as usize];
         program.idle.leave(id);
@@ -45,7 +47,7 @@ impl Scheduler {
     /// Lets a busy worker finish what it holds and then leave.
     pub(super) fn drain(&mut self, id: WorkerId) {
         self.leave_crowd(id);
-        let worker = self.workers.get_mut(&id).expect("only a known worker is drained");
+        let worker = self.workers.get_mut(id.number()).expect("only a known worker is drained");
         let State::Busy(window) = std::mem::replace(&mut worker.state, State::Retiring) else {
             unreachable!("only a busy worker is drained");
         };
@@ -59,14 +61,14 @@ impl Scheduler {
 
     /// From idle or draining, whose lines it has left, to retiring.
     pub(super) fn enter_retirement(&mut self, id: WorkerId) {
-        self.workers.get_mut(&id).expect("only a known worker retires").state = State::Retiring;
+        self.workers.get_mut(id.number()).expect("only a known worker retires").state = State::Retiring;
         self.retiring.join(id, self.now);
         self.actions.push_back(Action::Retire { worker: id });
     }
 
     /// The worker is closed: removes it from everywhere.
     pub(super) fn forget(&mut self, id: WorkerId) -> Option<Worker> {
-        let worker = self.workers.remove(&id)?;
+        let worker = self.workers.remove(id.number())?;
         let program = &mut self.programs[worker.program.0 as usize];
         match worker.state {
             State::Starting { .. } => {

@@ -4,15 +4,14 @@
 //! (all of one line wait equally long, so the first is due first, and none is ever stale), as the list of
 //! idle workers and as a round robin.
 
-use rustc_hash::FxHashMap;
-
+use super::table::Table;
 use super::{Time, meter};
 use crate::ids::WorkerId;
 
-/// A doubly linked list whose links live in a map.
+/// A doubly linked list whose links live in a table.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    places: FxHashMap<WorkerId, Place>,
+    places: Table<Place>,
     ends: Option<(WorkerId, WorkerId)>,
 }
 
@@ -28,7 +27,7 @@ impl Line {
     pub(super) fn join(&mut self, worker: WorkerId, now: Time) {
         meter::step();
         let ahead = self.ends.map(|(_, last)| last);
-        let earlier = self.places.insert(worker, Place { joined: now, ahead, behind: None });
+        let earlier = self.places.insert(worker.number(), Place { joined: now, ahead, behind: None });
         assert!(earlier.is_none(), "{worker} is in this line already");
         if let Some(ahead) = ahead {
             self.place(ahead).behind = Some(worker);
@@ -40,7 +39,7 @@ impl Line {
     /// Removes a worker from wherever it stands; says whether it was there.
     pub(super) fn leave(&mut self, worker: WorkerId) -> bool {
         meter::step();
-        let Some(Place { ahead, behind, .. }) = self.places.remove(&worker) else {
+        let Some(Place { ahead, behind, .. }) = self.places.remove(worker.number()) else {
             return false;
         };
         if let Some(ahead) = ahead {
@@ -70,7 +69,7 @@ impl Line {
 
     /// Who has been here longest, and since when.
     pub(super) fn first(&self) -> Option<(WorkerId, Time)> {
-        self.ends.map(|(first, _)| (first, self.places[&first].joined))
+        self.ends.map(|(first, _)| (first, self.seen(first).joined))
     }
 
     /// Who came last.
@@ -80,7 +79,7 @@ impl Line {
 
     /// Whether a worker is here.
     pub(super) fn contains(&self, worker: WorkerId) -> bool {
-        self.places.contains_key(&worker)
+        self.places.contains(worker.number())
     }
 
     /// How many there are; never more than `workers_max`.
@@ -93,8 +92,12 @@ impl Line {
         self.places.is_empty()
     }
 
+    fn seen(&self, worker: WorkerId) -> &Place {
+        self.places.get(worker.number()).expect("who stands at an end is in the line")
+    }
+
     fn place(&mut self, worker: WorkerId) -> &mut Place {
-        self.places.get_mut(&worker).expect("neighbours of a place are in the line")
+        self.places.get_mut(worker.number()).expect("neighbours of a place are in the line")
     }
 
     #[cfg(test)]
@@ -103,10 +106,10 @@ impl Line {
         let mut ahead = None;
         let mut at = self.ends.map(|(first, _)| first);
         while let Some(worker) = at {
-            let place = self.places[&worker];
+            let place = *self.seen(worker);
             assert_eq!(place.ahead, ahead, "links of a line disagree");
             assert!(
-                ahead.is_none_or(|ahead| self.places[&ahead].joined <= place.joined),
+                ahead.is_none_or(|ahead| self.seen(ahead).joined <= place.joined),
                 "a line is out of order"
             );
             seen += 1;

@@ -26,7 +26,7 @@ impl Scheduler {
             && at <= self.now
         {
             let (now, config) = (self.now, self.config);
-            let worker = self.workers.get_mut(&id).expect("who stands in a line is known");
+            let worker = self.workers.get_mut(id.number()).expect("who stands in a line is known");
             let State::Busy(window) = &worker.state else { unreachable!("only the busy are crowded") };
             let program = &mut self.programs[index];
             program.crowded.leave(id);
@@ -51,7 +51,7 @@ impl Scheduler {
 
     /// Nothing waits in a worker's window any more, or nothing is to be asked back.
     pub(super) fn leave_crowd(&mut self, id: WorkerId) {
-        let worker = self.workers.get_mut(&id).expect("it holds tasks");
+        let worker = self.workers.get_mut(id.number()).expect("it holds tasks");
         if worker.recall == Recall::Possible {
             worker.recall = Recall::Unneeded;
             self.programs[worker.program.0 as usize].crowded.leave(id);
@@ -61,7 +61,7 @@ impl Scheduler {
     /// A worker was stopped from beginning another task, when `begun` was the last that it had begun: what it holds
     /// behind that goes back to the front of the queue, and then it may go on.
     pub(super) fn on_recalled(&mut self, id: WorkerId, begun: Option<TaskId>) {
-        let Some(worker) = self.workers.get_mut(&id) else {
+        let Some(worker) = self.workers.get_mut(id.number()) else {
             return;
         };
         if worker.recall != Recall::Asked {
@@ -84,7 +84,7 @@ impl Scheduler {
 
     /// It has the same first task as before, or nothing left to do.
     fn on_given_back(&mut self, id: WorkerId) {
-        match &self.workers[&id].state {
+        match &self.workers.get(id.number()).expect("it was there").state {
             State::Busy(window) | State::Draining(window) if window.is_empty() => self.on_window_shrunk(id),
             State::Busy(_) => self.note_room(id),
             State::Draining(_) | State::Idle => {}

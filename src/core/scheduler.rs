@@ -7,10 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
-
 use super::alarm::Alarms;
-use super::estimate::Mean;
+use super::estimate::{Kinds, Mean};
 use super::event::Terms;
 use super::health::Blame;
 use super::line::Line;
@@ -30,8 +28,8 @@ pub(crate) struct Scheduler {
     pub(super) phase: Phase,
     pub(super) programs: Vec<Program>,
     pub(super) tasks: Table<Task>,
-    pub(super) workers: FxHashMap<WorkerId, Worker>,
-    pub(super) kinds: FxHashMap<KindId, Mean>,
+    pub(super) workers: Table<Worker>,
+    pub(super) kinds: Kinds,
     /// Workers that were asked for and not spawned yet, of all programs. How long that may take is the transport's
     /// business.
     pub(super) ordered: Line,
@@ -70,8 +68,8 @@ impl Scheduler {
             now: Time::ZERO,
             phase: Phase::Open,
             tasks: Table::default(),
-            workers: FxHashMap::default(),
-            kinds: FxHashMap::default(),
+            workers: Table::default(),
+            kinds: Kinds::default(),
             ordered: Line::default(),
             starting: Line::default(),
             retiring: Line::default(),
@@ -94,13 +92,26 @@ impl Scheduler {
     pub(crate) fn handle(&mut self, now: Time, event: Event) {
         debug_assert!(now >= self.now, "time went backwards: {now:?} after {:?}", self.now);
         self.now = self.now.max(now);
-        match self.phase {
-            Phase::Open | Phase::Ending => {
-                self.on_event(event);
-                self.on_time();
-                self.is_unsettled = true;
-            }
-            Phase::Closed => {}
+        if self.phase != Phase::Closed {
+            self.on_event(event);
+            self.on_time();
+            self.is_unsettled = true;
+        }
+    }
+
+    /// Takes in all that a worker has answered at once, in this order: the same as so many [`Event::Answered`], for less.
+    pub(crate) fn handle_answers(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        answers: impl IntoIterator<Item = (TaskId, Duration)>,
+    ) {
+        debug_assert!(now >= self.now, "time went backwards: {now:?} after {:?}", self.now);
+        self.now = self.now.max(now);
+        if self.phase != Phase::Closed {
+            self.on_answers(worker, answers);
+            self.on_time();
+            self.is_unsettled = true;
         }
     }
 
@@ -120,7 +131,7 @@ impl Scheduler {
             Event::Spawned { worker } => self.on_spawned(worker),
             Event::SpawnFailed { worker, lasting } => self.on_spawn_failed(worker, lasting),
             Event::Ready { worker } => self.on_ready(worker),
-            Event::Answered { worker, task, ran } => self.on_answered(worker, task, ran),
+            Event::Answered { worker, task, ran } => self.on_answers(worker, [(task, ran)]),
             Event::Recalled { worker, begun } => self.on_recalled(worker, begun),
             Event::Lost { worker } => self.on_lost(worker),
             Event::Gone { worker } => self.on_gone(worker),
@@ -136,9 +147,8 @@ impl Scheduler {
             return;
         }
         let terms = Terms { timeout: terms.timeout.or(self.config.task_timeout), ..terms };
-        let (place, alarm) = (Place::Waiting, terms.deadline);
-        let task = Task { program, kind, losses: 0, is_doubted: false, terms, place, alarm };
-        self.alarms.reset(id, None, alarm);
+        let task = Task::new(program, kind, terms);
+        self.alarms.reset(id, None, task.alarm());
         let earlier = self.tasks.insert(id.0, task);
         assert!(earlier.is_none(), "{id} was submitted twice");
         self.program(program).queue.push_back(id);
@@ -164,7 +174,7 @@ impl Scheduler {
     }
 
     fn on_ready(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get_mut(&id) else {
+        let Some(worker) = self.workers.get_mut(id.number()) else {
             return;
         };
         let State::Starting { since } = worker.state else {
@@ -182,7 +192,7 @@ impl Scheduler {
 
     /// The driver has closed the worker itself; anybody else would be abandoned.
     fn on_spawn_failed(&mut self, id: WorkerId, lasting: bool) {
-        match self.workers.get(&id).map(|worker| &worker.state) {
+        match self.workers.get(id.number()).map(|worker| &worker.state) {
             Some(State::Starting { .. }) => {
                 let worker = self.forget(id).expect("it was there a line ago");
                 self.on_start_failed(&worker, if lasting { Blame::Lasting } else { Blame::Program });
@@ -192,41 +202,60 @@ impl Scheduler {
         }
     }
 
-    fn on_answered(&mut self, id: WorkerId, task: TaskId, ran: Duration) {
-        let Some(worker) = self.workers.get_mut(&id) else {
+    fn on_answers(&mut self, id: WorkerId, answers: impl IntoIterator<Item = (TaskId, Duration)>) {
+        let Some(worker) = self.workers.get_mut(id.number()) else {
             return;
         };
-        let window = match &mut worker.state {
-            State::Busy(window) | State::Draining(window) if window.first() == Some(task) => window,
-            // Not what it should be doing: it is broken, or was replaced by something else.
-            State::Starting { .. } | State::Idle | State::Busy(_) | State::Draining(_) | State::Retiring => {
-                self.on_lost(id);
-                return;
+        let (mut any, mut is_wrong) = (false, false);
+        let mut next = None;
+        for (task, ran) in answers {
+            let window = match &mut worker.state {
+                State::Busy(window) | State::Draining(window) if window.first() == Some(task) => window,
+                // Not what it should be doing: it is broken, or was replaced by something else.
+                State::Starting { .. }
+                | State::Idle
+                | State::Busy(_)
+                | State::Draining(_)
+                | State::Retiring => {
+                    is_wrong = true;
+                    break;
+                }
+            };
+            any = true;
+            window.pop(self.now);
+            next = window.first();
+            let program = &mut self.programs[worker.program.0 as usize];
+            if !worker.proven {
+                worker.proven = true;
+                program.health.on_proof();
             }
-        };
-        window.pop(self.now);
-        let next = window.first();
-        let program = &mut self.programs[worker.program.0 as usize];
-        if !worker.proven {
-            worker.proven = true;
-            program.health.on_proof();
+            learn(&mut program.ran_mean, ran);
+            self.counted.answered += 1;
+            let answered = self.tasks.remove(task.0).expect("held tasks are known");
+            self.alarms.reset(task, answered.alarm(), None);
+            let resolution = match answered.place {
+                Place::Held { stop: Some(stop), .. } => stop.answered(),
+                Place::Held { stop: None, .. } | Place::Waiting => Some(Resolution::Answered),
+            };
+            self.actions.extend(resolution.map(|resolution| Action::Resolve { task, resolution }));
+            self.kinds.learn(answered.kind, ran);
         }
-        learn(&mut program.ran_mean, ran);
-        self.counted.answered += 1;
-        let Task { kind, place, .. } = self.forget_task(task);
-        let resolution = match place {
-            Place::Held { stop: Some(stop), .. } => stop.answered(),
-            Place::Held { stop: None, .. } | Place::Waiting => Some(Resolution::Answered),
-        };
-        resolution.into_iter().for_each(|resolution| self.resolve(task, resolution));
-        self.kinds.entry(kind).and_modify(|mean| mean.learn(ran)).or_insert_with(|| Mean::of(ran));
-        next.into_iter().for_each(|next| self.arm(next, true));
-        self.on_window_shrunk(id);
+        if any {
+            next.into_iter().for_each(|next| self.arm(next, true));
+            self.on_window_shrunk(id);
+        }
+        if is_wrong {
+            self.on_lost(id);
+        }
     }
 
-    /// A worker's first task is done, or was taken back: it runs the next, or has nothing left to do.
+    /// A worker's first tasks are done, or were taken back: it runs the next, or has nothing left to do.
     pub(super) fn on_window_shrunk(&mut self, id: WorkerId) {
-        let worker = self.workers.get_mut(&id).expect("it holds a window");
+        let is_alone = |state: &State| matches!(state, State::Busy(window) if window.len() <= 1);
+        if self.workers.get(id.number()).is_some_and(|worker| is_alone(&worker.state)) {
+            self.leave_crowd(id);
+        }
+        let worker = self.workers.get_mut(id.number()).expect("it holds a window");
         let program = &mut self.programs[worker.program.0 as usize];
         match &worker.state {
             State::Busy(window) if window.is_empty() => {
@@ -235,13 +264,9 @@ impl Scheduler {
                 program.roomy.leave(id);
                 program.idle.join(id, self.now);
             }
-            State::Busy(window) => {
-                let is_alone = window.len() == 1;
+            State::Busy(_) => {
                 program.running.rejoin(id, self.now);
                 self.note_room(id);
-                if is_alone {
-                    self.leave_crowd(id);
-                }
             }
             State::Draining(window) if window.is_empty() => {
                 program.draining -= 1;
@@ -331,7 +356,7 @@ impl Scheduler {
 
     /// A worker that leaves without having been asked to is as good as dead.
     fn on_gone(&mut self, id: WorkerId) {
-        match self.workers.get(&id).map(|worker| &worker.state) {
+        match self.workers.get(id.number()).map(|worker| &worker.state) {
             Some(State::Retiring) => {
                 self.forget(id);
             }
@@ -415,7 +440,7 @@ impl Scheduler {
 
     fn forget_task(&mut self, id: TaskId) -> Task {
         let task = self.tasks.remove(id.0).expect("a task is forgotten once");
-        self.alarms.reset(id, task.alarm, None);
+        self.alarms.reset(id, task.alarm(), None);
         task
     }
 

@@ -1,19 +1,27 @@
-//! A table of what is known by numbers that are given out in order: tasks, calls of a stream.
+//! A table of what is known by numbers that are given out in order: tasks, workers, calls of a stream.
 //!
 //! A hash map scatters neighbours over all of its memory, so that with some thousand entries each look costs a
 //! trip to it. Tasks are submitted, sent and answered more or less in order; here neighbours share a page, and
-//! the page that was just used is near. A page goes when its last entry does, so one old entry among many new ones
-//! keeps one page and no more.
+//! where the pages are that were just used is remembered: one for each place of a task's way where it is looked at. A page
+//! goes when its last entry does, so one old entry among many new ones keeps one page and no more.
 
 use rustc_hash::FxHashMap;
 
 /// Entries of a page.
 const PAGE: u64 = 64;
+/// Pages that are found without a look into the map, each in a place that its number says.
+const REMEMBERED: u64 = 16;
+/// No page has this number: it would begin beyond the last one that there is.
+const NO_PAGE: u64 = u64::MAX;
 
 /// A map from numbers to entries.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
-    pages: FxHashMap<u64, Box<Page<T>>>,
+    pages: Vec<Box<Page<T>>>,
+    /// Where in `pages` a page is, by its number.
+    places: FxHashMap<u64, usize>,
+    /// Some of that: numbers of pages, and where they are.
+    remembered: [(u64, usize); REMEMBERED as usize],
     length: usize,
     /// The page that was emptied last, for the next one that is needed.
     spare: Option<Box<Page<T>>>,
@@ -21,13 +29,15 @@ pub(crate) struct Table<T> {
 
 #[derive(Debug)]
 struct Page<T> {
-    slots: [Option<T>; PAGE as usize],
+    number: u64,
     length: usize,
+    slots: [Option<T>; PAGE as usize],
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { pages: FxHashMap::default(), length: 0, spare: None }
+        let (pages, places) = (Vec::new(), FxHashMap::default());
+        Self { pages, places, remembered: [(NO_PAGE, 0); REMEMBERED as usize], length: 0, spare: None }
     }
 }
 
@@ -55,18 +65,19 @@ impl<T> Table<T> {
 
     /// The entry of a number.
     pub(crate) fn get(&self, number: u64) -> Option<&T> {
-        self.pages.get(&(number / PAGE))?.slots[place(number)].as_ref()
+        self.pages[self.find(number / PAGE)?].slots[place(number)].as_ref()
     }
 
     /// The entry of a number.
     pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut T> {
-        self.pages.get_mut(&(number / PAGE))?.slots[place(number)].as_mut()
+        let at = self.find_and_remember(number / PAGE)?;
+        self.pages[at].slots[place(number)].as_mut()
     }
 
     /// Enters something, and returns what was there before.
     pub(crate) fn insert(&mut self, number: u64, entry: T) -> Option<T> {
-        let page =
-            self.pages.entry(number / PAGE).or_insert_with(|| self.spare.take().unwrap_or_else(Page::empty));
+        let at = self.find_and_remember(number / PAGE).unwrap_or_else(|| self.add(number / PAGE));
+        let page = &mut self.pages[at];
         let before = page.slots[place(number)].replace(entry);
         if before.is_none() {
             page.length += 1;
@@ -77,35 +88,76 @@ impl<T> Table<T> {
 
     /// Takes an entry out.
     pub(crate) fn remove(&mut self, number: u64) -> Option<T> {
-        let page = self.pages.get_mut(&(number / PAGE))?;
+        let at = self.find_and_remember(number / PAGE)?;
+        let page = &mut self.pages[at];
         let entry = page.slots[place(number)].take()?;
         page.length -= 1;
         self.length -= 1;
         if page.length == 0 {
-            self.spare = self.pages.remove(&(number / PAGE));
+            self.drop_page(at);
         }
         Some(entry)
     }
 
     /// All entries with their numbers, in no order that means anything.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        self.pages.iter().flat_map(|(number, page)| {
-            let numbers = number * PAGE..;
+        self.pages.iter().flat_map(|page| {
+            let numbers = page.number * PAGE..;
             numbers.zip(&page.slots).filter_map(|(number, slot)| slot.as_ref().map(|entry| (number, entry)))
         })
     }
 
     /// Takes all entries out, in no order that means anything.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + use<T> {
-        self.length = 0;
-        let pages = std::mem::take(&mut self.pages);
-        pages.into_values().flat_map(|page| page.slots.into_iter().flatten())
+        let Self { pages, .. } = std::mem::take(self);
+        pages.into_iter().flat_map(|page| page.slots.into_iter().flatten())
+    }
+
+    /// Where a page is.
+    #[inline]
+    fn find(&self, page: u64) -> Option<usize> {
+        let (number, at) = self.remembered[(page % REMEMBERED) as usize];
+        if number == page { Some(at) } else { self.places.get(&page).copied() }
+    }
+
+    #[inline]
+    fn find_and_remember(&mut self, page: u64) -> Option<usize> {
+        let at = self.find(page)?;
+        self.remembered[(page % REMEMBERED) as usize] = (page, at);
+        Some(at)
+    }
+
+    #[cold]
+    fn add(&mut self, number: u64) -> usize {
+        let mut page = self.spare.take().unwrap_or_else(Page::empty);
+        page.number = number;
+        let at = self.pages.len();
+        self.pages.push(page);
+        self.note(number, at);
+        at
+    }
+
+    /// The page is empty. The last one takes its place.
+    #[cold]
+    fn drop_page(&mut self, at: usize) {
+        let page = self.pages.swap_remove(at);
+        self.places.remove(&page.number);
+        self.remembered[(page.number % REMEMBERED) as usize] = (NO_PAGE, 0);
+        self.spare = Some(page);
+        if let Some(moved) = self.pages.get(at) {
+            self.note(moved.number, at);
+        }
+    }
+
+    fn note(&mut self, number: u64, at: usize) {
+        self.places.insert(number, at);
+        self.remembered[(number % REMEMBERED) as usize] = (number, at);
     }
 }
 
 impl<T> Page<T> {
     fn empty() -> Box<Self> {
-        Box::new(Self { slots: [const { None }; PAGE as usize], length: 0 })
+        Box::new(Self { number: NO_PAGE, length: 0, slots: [const { None }; PAGE as usize] })
     }
 }
 

@@ -32,7 +32,7 @@ impl Window {
     /// Adds a task behind all others.
     pub(super) fn push(&mut self, task: TaskId, cost: Cost) {
         self.held.push_back((task, cost));
-        self.load += known(cost);
+        self.load += cost.known();
     }
 
     /// The task that the worker is running.
@@ -43,7 +43,7 @@ impl Window {
     /// Removes the first task, which was answered; the next one runs from now on.
     pub(super) fn pop(&mut self, now: Time) {
         let (_, cost) = self.held.pop_front().expect("only a held task is answered");
-        self.load -= known(cost);
+        self.load -= cost.known();
         self.running_since = now;
     }
 
@@ -73,7 +73,7 @@ impl Window {
     pub(super) fn give_back(&mut self, begun: Option<TaskId>, now: Time) -> Option<Window> {
         let last = begun.and_then(|begun| self.held.iter().position(|&(task, _)| task == begun));
         let held = self.held.split_off(last.map_or(0, |last| last + 1));
-        let load = held.iter().map(|&(_, cost)| known(cost)).sum();
+        let load = held.iter().map(|&(_, cost)| cost.known()).sum();
         self.load -= load;
         (!held.is_empty()).then_some(Window { held, load, running_since: now })
     }
@@ -104,20 +104,12 @@ impl Window {
         assert!(self.len() <= config.window_max as usize, "window_max exceeded");
         assert_eq!(
             self.load,
-            self.held.iter().map(|&(_, cost)| known(cost)).sum::<u64>(),
+            self.held.iter().map(|&(_, cost)| cost.known()).sum::<u64>(),
             "load of a window"
         );
         if self.len() > 1 {
             assert!(self.load <= nanos(config.window_budget), "window over its budget");
             assert!(self.held.iter().all(|&(_, cost)| cost != Cost::Unknown), "an unknown task has company");
         }
-    }
-}
-
-/// What a cost adds to the load; an unknown one is accounted for by being alone.
-fn known(cost: Cost) -> u64 {
-    match cost {
-        Cost::Known(cost) => cost,
-        Cost::Unknown => 0,
     }
 }

@@ -98,7 +98,8 @@ impl Books {
         let reason: Arc<str> = reason.into();
         let fail = |submission: Submission| {
             let origin = submission.promise.origin(None);
-            submission.promise.settle(Err(TaskError::PoolFailed { origin, reason: Arc::clone(&reason) }));
+            let error = TaskError::PoolFailed { origin, reason: Arc::clone(&reason) };
+            submission.promise.settle(Err(error.into()));
         };
         for command in self.commands.try_iter() {
             match command {

@@ -5,7 +5,7 @@ use crate::error::TaskError;
 use crate::ids::{ProgramId, TaskId};
 use crate::launch::Program;
 use crate::pool::Promise;
-use crate::task::{Conditions, Definition};
+use crate::task::Conditions;
 use crate::wire::payload::Payload;
 
 /// What API threads ask of a driver.
@@ -23,17 +23,16 @@ pub(crate) enum Command {
 /// A task on its way into the pool.
 pub(crate) struct Submission {
     pub(crate) program: ProgramId,
-    pub(crate) definition: &'static Definition,
     pub(crate) arguments: Payload,
     pub(crate) promise: Promise,
-    pub(crate) conditions: Conditions,
+    pub(crate) conditions: Option<Box<Conditions>>,
 }
 
 impl Submission {
     /// It was on its way in when the pool ended.
     pub(super) fn shut_out(self) {
         let origin = self.promise.origin(None);
-        self.promise.settle(Err(TaskError::ShutDown { origin }));
+        self.promise.settle(Err(TaskError::ShutDown { origin }.into()));
     }
 }
 

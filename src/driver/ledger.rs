@@ -12,8 +12,8 @@ use crate::core::{Resolution, Table};
 use crate::error::{Limit, Place, SpawnCause, SpawnFailure, TaskError};
 use crate::ids::{KindId, ProgramId, TaskId, WorkerId};
 use crate::pool::{Answer, Promise, Settled};
-use crate::task::Definition;
-use crate::wire::message::{Failure, Outcome};
+use crate::task::{Conditions, Definition};
+use crate::wire::message::{AnswerMessage, Failure, Outcome};
 use crate::wire::payload::Payload;
 
 /// How many lost workers' reasons are remembered, for the errors of their tasks.
@@ -30,6 +30,9 @@ pub(super) struct Ledger {
     /// Why the last start of each program failed.
     failed_starts: FxHashMap<ProgramId, SpawnFailure>,
     losses: VecDeque<(WorkerId, String)>,
+    /// What workers have said of tasks in this turn, in the order in which the core was told, until it has confirmed
+    /// what of that was due.
+    heard: VecDeque<(WorkerId, std::vec::IntoIter<AnswerMessage>)>,
     /// Tasks that have ended, and whose handles are told so at the end of the turn.
     pub(super) settled: Vec<(Promise, Settled)>,
     /// Large arguments of theirs: to give back their memory takes longer than to tell.
@@ -39,25 +42,20 @@ pub(super) struct Ledger {
 struct Entry {
     program: ProgramId,
     kind: KindId,
-    definition: &'static Definition,
     arguments: Payload,
     promise: Promise,
-    deadline: Option<Instant>,
+    conditions: Option<Box<Conditions>>,
     /// The worker that has or had the task last.
     place: Option<Place>,
-    /// What a worker said, until the core has confirmed that it was due.
-    answer: Option<(WorkerId, Outcome)>,
 }
 
 impl Ledger {
     /// Enters a new task and numbers its kind.
     pub(super) fn enter(&mut self, submission: Submission) -> KindId {
-        let Submission { program, definition, arguments, promise, conditions } = submission;
-        let kind = self.number(definition);
+        let Submission { program, arguments, promise, conditions } = submission;
+        let kind = self.number(promise.definition());
         let task = promise.task();
-        let deadline = conditions.deadline;
-        let entry =
-            Entry { program, kind, definition, arguments, promise, deadline, place: None, answer: None };
+        let entry = Entry { program, kind, arguments, promise, conditions, place: None };
         let doubled = self.entries.insert(task.0, entry);
         assert!(doubled.is_none(), "task ids are never reused");
         kind
@@ -78,7 +76,7 @@ impl Ledger {
     /// What a worker needs to be sent of a task.
     pub(super) fn send(&self, task: TaskId) -> (KindId, &'static Definition, Payload) {
         let entry = self.entries.get(task.0).expect("the core sends tasks that have not ended");
-        (entry.kind, entry.definition, entry.arguments.clone())
+        (entry.kind, entry.promise.definition(), entry.arguments.clone())
     }
 
     /// Notes where a task is.
@@ -88,15 +86,27 @@ impl Ledger {
         }
     }
 
-    /// Keeps what a worker said of a task: the first that the worker which has the task says of it. It
-    /// counts only when the core resolves the task as answered.
-    pub(super) fn answer(&mut self, task: TaskId, worker: WorkerId, outcome: Outcome) {
-        let Some(entry) = self.entries.get_mut(task.0) else { return };
-        let is_there = entry.place.as_ref().is_some_and(|place| place.worker == worker);
-        let is_first = entry.answer.as_ref().is_none_or(|(from, _)| *from != worker);
-        if is_there && is_first {
-            entry.answer = Some((worker, outcome));
+    /// Keeps what a worker said of its tasks. It counts only where the core resolves a task as answered in the same turn.
+    pub(super) fn hear(&mut self, worker: WorkerId, answers: Vec<AnswerMessage>) {
+        self.heard.push_back((worker, answers.into_iter()));
+    }
+
+    /// The core has resolved all that it was told the answers to.
+    pub(super) fn forget_heard(&mut self) {
+        self.heard.clear();
+    }
+
+    /// What was heard of a task first, from the worker that has it. The core confirms answers in the order in which
+    /// they came; those that it passes over were not due.
+    fn confirm(&mut self, task: TaskId, place: Option<Place>) -> (WorkerId, Outcome) {
+        while let Some((worker, answers)) = self.heard.front_mut() {
+            let is_there = place.is_some_and(|place| place.worker == *worker);
+            if is_there && let Some(answer) = answers.find(|answer| answer.task == task) {
+                return (*worker, answer.outcome);
+            }
+            self.heard.pop_front();
         }
+        unreachable!("the core resolves as answered what was answered")
     }
 
     pub(super) fn note_failed_start(&mut self, program: ProgramId, failure: SpawnFailure) {
@@ -118,56 +128,49 @@ impl Ledger {
         resolution: Resolution,
         hint: impl FnOnce(WorkerId, &'static Definition) -> String,
     ) {
-        let mut entry = self.entries.remove(task.0).expect("the core resolves each task once");
-        let answer = entry.answer.take();
-        let settled = self.outcome(&entry, answer, resolution, hint);
-        self.settled.push((entry.promise, settled.map(|result| Answer { result, place: entry.place })));
+        let entry = self.entries.remove(task.0).expect("the core resolves each task once");
+        let answer = match resolution {
+            Resolution::Answered | Resolution::Overdue { answered: true } => {
+                Some(self.confirm(task, entry.place))
+            }
+            Resolution::Cancelled
+            | Resolution::Overdue { answered: false }
+            | Resolution::Lost { .. }
+            | Resolution::SpawnFailed
+            | Resolution::ShutDown => None,
+        };
+        let settled = match (resolution, answer) {
+            (_, Some((_, Outcome::Done(result)))) => Ok(Answer { result, place: entry.place }),
+            (Resolution::Answered, Some((worker, outcome))) => {
+                Err(failed(&entry, outcome, || hint(worker, entry.promise.definition())).into())
+            }
+            (resolution, _) => Err(self.failure(&entry, resolution).into()),
+        };
+        self.settled.push((entry.promise, settled));
         self.spent.extend(Some(entry.arguments).filter(Payload::is_in_pieces));
     }
 
-    fn outcome(
-        &self,
-        entry: &Entry,
-        answer: Option<(WorkerId, Outcome)>,
-        resolution: Resolution,
-        hint: impl FnOnce(WorkerId, &'static Definition) -> String,
-    ) -> Result<Payload, TaskError> {
-        let origin = || entry.promise.origin(entry.place);
+    /// The error of a task that was not answered, or not in time.
+    fn failure(&self, entry: &Entry, resolution: Resolution) -> TaskError {
+        let origin = entry.promise.origin(entry.place);
         match resolution {
-            Resolution::Answered => match answer {
-                Some((_, Outcome::Done(result))) => Ok(result),
-                Some((_, Outcome::Skipped)) => Err(TaskError::Cancelled { origin: origin() }),
-                Some((worker, Outcome::Failed(failure))) => Err(match failure {
-                    Failure::Returned { causes } => TaskError::Failed { origin: origin(), causes },
-                    Failure::Panicked { message, location } => {
-                        TaskError::Panicked { origin: origin(), message, location }
-                    }
-                    Failure::Arguments { reason } => TaskError::Arguments { origin: origin(), reason },
-                    Failure::Result { reason } => TaskError::Result { origin: origin(), reason },
-                    Failure::Unknown => {
-                        TaskError::Unknown { origin: origin(), hint: hint(worker, entry.definition) }
-                    }
-                }),
-                None => unreachable!("the core resolves as answered what was answered"),
-            },
-            Resolution::Cancelled => Err(TaskError::Cancelled { origin: origin() }),
-            Resolution::Overdue { answered } => match answer {
-                Some((_, Outcome::Done(result))) if answered => Ok(result),
-                Some(_) | None => {
-                    let by_deadline = entry.deadline.is_some_and(|deadline| deadline <= Instant::now());
-                    let limit = if by_deadline { Limit::Deadline } else { Limit::Timeout };
-                    Err(TaskError::Overdue { origin: origin(), limit })
-                }
-            },
-            Resolution::ShutDown => Err(TaskError::ShutDown { origin: origin() }),
+            Resolution::Answered => unreachable!("an answer says what came of the task"),
+            Resolution::Cancelled => TaskError::Cancelled { origin },
+            Resolution::Overdue { .. } => {
+                let deadline = entry.conditions.as_ref().and_then(|conditions| conditions.deadline);
+                let by_deadline = deadline.is_some_and(|deadline| deadline <= Instant::now());
+                let limit = if by_deadline { Limit::Deadline } else { Limit::Timeout };
+                TaskError::Overdue { origin, limit }
+            }
+            Resolution::ShutDown => TaskError::ShutDown { origin },
             Resolution::Lost { attempts } => {
-                Err(TaskError::Lost { origin: origin(), attempts, reason: self.reason_of_loss(entry) })
+                TaskError::Lost { origin, attempts, reason: self.reason_of_loss(entry) }
             }
             Resolution::SpawnFailed => {
                 let known = self.failed_starts.get(&entry.program).cloned();
                 let SpawnFailure { cause, reason } =
                     known.unwrap_or_else(|| SpawnFailure::new(SpawnCause::Unknown, unknown()));
-                Err(TaskError::SpawnFailed { origin: origin(), cause, reason })
+                TaskError::SpawnFailed { origin, cause, reason }
             }
         }
     }
@@ -182,9 +185,26 @@ impl Ledger {
     pub(super) fn fail(&mut self, reason: &Arc<str>) {
         for entry in self.entries.drain() {
             let origin = entry.promise.origin(entry.place);
-            let settled: Settled = Err(TaskError::PoolFailed { origin, reason: Arc::clone(reason) });
+            let settled: Settled = Err(TaskError::PoolFailed { origin, reason: Arc::clone(reason) }.into());
             entry.promise.settle(settled);
         }
+    }
+}
+
+/// The error of a task that its worker has answered without a result.
+fn failed(entry: &Entry, outcome: Outcome, hint: impl FnOnce() -> String) -> TaskError {
+    let origin = entry.promise.origin(entry.place);
+    let failure = match outcome {
+        Outcome::Failed(failure) => failure,
+        Outcome::Skipped => return TaskError::Cancelled { origin },
+        Outcome::Done(_) => unreachable!("that is a result"),
+    };
+    match failure {
+        Failure::Returned { causes } => TaskError::Failed { origin, causes },
+        Failure::Panicked { message, location } => TaskError::Panicked { origin, message, location },
+        Failure::Arguments { reason } => TaskError::Arguments { origin, reason },
+        Failure::Result { reason } => TaskError::Result { origin, reason },
+        Failure::Unknown => TaskError::Unknown { origin, hint: hint() },
     }
 }
 

@@ -183,7 +183,8 @@ impl<T: Transport> Driver<T> {
             return submission.shut_out();
         }
         let (task, program) = (submission.promise.task(), submission.program);
-        let Conditions { deadline, timeout, once } = submission.conditions;
+        let Conditions { deadline, timeout, once } =
+            submission.conditions.as_deref().copied().unwrap_or_default();
         let terms = Terms { deadline: deadline.map(|at| self.time(at)), timeout, once };
         let kind = self.ledger.enter(submission);
         self.tell(Event::Submit { task, program, kind, terms });
@@ -223,7 +224,7 @@ impl<T: Transport> Driver<T> {
             {
                 self.fetches.begin(worker, answers);
             }
-            Said::Answers(answers) => answers.into_iter().for_each(|answer| self.on_answer(worker, answer)),
+            Said::Answers(answers) => self.on_answers(worker, answers),
             Said::Bye { known_gone } => {
                 self.errands.push(Errand::Disconnect(worker));
                 if !known_gone {
@@ -243,7 +244,7 @@ impl<T: Transport> Driver<T> {
             match fetched {
                 Fetched::Whole(answers, behind) => {
                     self.errands.push(Errand::Send(worker, ToWorker::Fetched.encode()));
-                    answers.into_iter().for_each(|answer| self.on_answer(worker, answer));
+                    self.on_answers(worker, answers);
                     behind.into_iter().for_each(|frame| self.on_frame(worker, frame));
                 }
                 Fetched::Failed(reason) => self.on_lost(worker, SpawnCause::Ended, reason),
@@ -252,13 +253,15 @@ impl<T: Transport> Driver<T> {
         any || self.fetches.is_busy()
     }
 
-    fn on_answer(&mut self, worker: WorkerId, answer: AnswerMessage) {
-        let AnswerMessage { task, ran, outcome } = answer;
-        if let Outcome::Failed(failure) = &outcome {
-            tracing::debug!("{task} on {worker}: {failure:?}");
-        }
-        self.ledger.answer(task, worker, outcome);
-        self.tell(Event::Answered { worker, task, ran });
+    fn on_answers(&mut self, worker: WorkerId, answers: Vec<AnswerMessage>) {
+        let told = answers.iter().map(|AnswerMessage { task, ran, outcome }| {
+            if let Outcome::Failed(failure) = outcome {
+                tracing::debug!("{task} on {worker}: {failure:?}");
+            }
+            (*task, *ran)
+        });
+        self.core.handle_answers(self.clock, worker, told);
+        self.ledger.hear(worker, answers);
     }
 
     fn on_spawn_failed(&mut self, worker: WorkerId, failure: SpawnFailure) {
@@ -328,6 +331,7 @@ impl<T: Transport> Driver<T> {
                 Action::Close => self.closed = Some(Instant::now()),
             }
         }
+        self.ledger.forget_heard();
         any
     }
 

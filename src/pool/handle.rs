@@ -91,7 +91,7 @@ impl<R> Handle<R> {
     fn poll_take(&self, context: &mut Context<'_>) -> Poll<Option<Settled>> {
         if self.shared.is_of_another_process() {
             let origin = Origin { task: self.task, name: self.name, place: None };
-            return Poll::Ready(Some(Err(TaskError::forked(origin))));
+            return Poll::Ready(Some(Err(TaskError::forked(origin).into())));
         }
         self.slot.poll_take(context)
     }
@@ -141,7 +141,7 @@ pub(super) fn decode<R: DeserializeOwned>(
     name: &'static str,
     settled: Settled,
 ) -> Result<R, TaskError> {
-    let Answer { result, place } = settled?;
+    let Answer { result, place } = settled.map_err(|error| *error)?;
     codec::decode_payload(result).map_err(|error| TaskError::Result {
         origin: Origin { task, name, place },
         reason: error.to_string(),

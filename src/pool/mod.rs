@@ -179,10 +179,9 @@ impl Pool {
         // From here on nobody wants the call back.
         let arguments = draft.finish(call.args_mut(), T::show_arguments);
         let task = shared.number_task();
-        let (promise, slot) = Promise::to_slot(task, T::NAME);
+        let (promise, slot) = Promise::to_slot(task, T::DEFINITION);
         let conditions = call.conditions();
-        let definition = T::DEFINITION;
-        shared.send(Command::Submit(Submission { program, definition, arguments, promise, conditions }));
+        shared.send(Command::Submit(Submission { program, arguments, promise, conditions }));
         Ok(Handle::new(task, T::NAME, slot, Arc::clone(shared)))
     }
 

@@ -8,10 +8,11 @@ use std::task::{Context, Poll, Waker};
 
 use crate::error::{Origin, Place, TaskError};
 use crate::ids::TaskId;
+use crate::task::Definition;
 use crate::wire::payload::Payload;
 
 /// How a task ended: the encoded result and where it ran, or an error.
-pub(crate) type Settled = Result<Answer, TaskError>;
+pub(crate) type Settled = Result<Answer, Box<TaskError>>;
 
 /// An encoded result.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) struct Promise {
     task: TaskId,
-    name: &'static str,
+    definition: &'static Definition,
     target: Option<Target>,
 }
 
@@ -51,23 +52,32 @@ impl Batch {
 
 impl Promise {
     /// A promise to a handle, and the handle's side of it.
-    pub(crate) fn to_slot(task: TaskId, name: &'static str) -> (Self, Arc<Slot>) {
+    pub(crate) fn to_slot(task: TaskId, definition: &'static Definition) -> (Self, Arc<Slot>) {
         let slot = Arc::new(Slot { state: Mutex::new(State::Pending(None)) });
-        (Self { task, name, target: Some(Target::Slot(Arc::clone(&slot))) }, slot)
+        (Self { task, definition, target: Some(Target::Slot(Arc::clone(&slot))) }, slot)
     }
 
     /// A promise to a stream, about its call of that index.
-    pub(crate) fn to_inbox(task: TaskId, name: &'static str, batch: Arc<Batch>, index: usize) -> Self {
-        Self { task, name, target: Some(Target::Inbox(batch, index)) }
+    pub(crate) fn to_inbox(
+        task: TaskId,
+        definition: &'static Definition,
+        batch: Arc<Batch>,
+        index: usize,
+    ) -> Self {
+        Self { task, definition, target: Some(Target::Inbox(batch, index)) }
     }
 
     pub(crate) fn task(&self) -> TaskId {
         self.task
     }
 
+    pub(crate) fn definition(&self) -> &'static Definition {
+        self.definition
+    }
+
     /// The task, for an error about it.
     pub(crate) fn origin(&self, place: Option<Place>) -> Origin {
-        Origin { task: self.task, name: self.name, place }
+        Origin { task: self.task, name: self.definition.name, place }
     }
 
     /// Fulfils the promise.
@@ -133,7 +143,7 @@ impl Drop for Promise {
     fn drop(&mut self) {
         if self.target.is_some() {
             let reason = "its thread ended without an answer".into();
-            self.deliver(Err(TaskError::PoolFailed { origin: self.origin(None), reason }));
+            self.deliver(Err(TaskError::PoolFailed { origin: self.origin(None), reason }.into()));
         }
     }
 }

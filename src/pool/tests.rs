@@ -14,7 +14,7 @@ use crate::Program;
 use crate::error::{BuildError, Limit, RejectReason, TaskError};
 use crate::ids::{ProgramId, TaskId};
 use crate::slots::{Slots, Source};
-use crate::task::{Call, Context, Registry, Task};
+use crate::task::{Call, Context, Definition, Registry, Task};
 
 crate::tasks! {
     in "pool tests";
@@ -362,6 +362,10 @@ fn a_waker_that_panics_harms_nobody() {
     assert_eq!(pool.submit(double(2)).expect("the pool is open").wait().expect("it returns"), 4);
 }
 
+fn definition_of<T: Task>(_call: &Call<T>) -> &'static Definition {
+    T::DEFINITION
+}
+
 #[test]
 fn a_waker_may_use_what_it_is_dropped_by() {
     struct Looks(Arc<Slot>);
@@ -374,7 +378,7 @@ fn a_waker_may_use_what_it_is_dropped_by() {
         }
     }
     in_time(|| {
-        let (_promise, slot) = Promise::to_slot(TaskId(1), "a task");
+        let (_promise, slot) = Promise::to_slot(TaskId(1), definition_of(&double(1)));
         let waker = || Waker::from(Arc::new(Looks(Arc::clone(&slot))));
         assert!(slot.poll_take(&mut Waking::from_waker(&waker())).is_pending());
         assert!(slot.poll_take(&mut Waking::from_waker(&waker())).is_pending());

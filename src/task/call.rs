@@ -25,7 +25,7 @@ pub struct Call<T: Task> {
 }
 
 /// On what conditions a call is to run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Conditions {
     pub(crate) deadline: Option<Instant>,
     pub(crate) timeout: Option<Duration>,
@@ -72,8 +72,9 @@ impl<T: Task> Call<T> {
         self
     }
 
-    pub(crate) fn conditions(&self) -> Conditions {
-        self.conditions
+    /// None where there are none, as with most tasks, which need not be larger for it.
+    pub(crate) fn conditions(&self) -> Option<Box<Conditions>> {
+        (self.conditions != Conditions::default()).then(|| Box::new(self.conditions))
     }
 
     pub(crate) fn args_mut(&mut self) -> &mut T::Args {

@@ -23,7 +23,7 @@ use super::codec::CodecError;
 use super::payload::Part;
 
 /// The version of everything in `wire`. Any change to a frame or a message raises it.
-pub(crate) const PROTOCOL_VERSION: u8 = 5;
+pub(crate) const PROTOCOL_VERSION: u8 = 6;
 /// The most bytes that one frame may have: what no machine has. How it travels is not its business.
 pub(crate) const FRAME_MAX: usize = 1 << 46;
 /// Length of the prefix.
@@ -54,6 +54,8 @@ pub(crate) enum WireError {
     Body { claimed: u64, body: usize },
     #[error("an array of {length} bytes that is lent at byte {at} is not a part of one message")]
     Lent { at: u64, length: usize },
+    #[error("the columns of a message are not whole")]
+    Columns,
     #[error("a message of kind {kind} {error}")]
     Head { kind: u8, error: CodecError },
     #[error("the {came} bytes that came of a frame of {length} bytes are more than it has")]

@@ -23,12 +23,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_bytes::ByteBuf;
 
 use super::array::Remote;
-use super::codec;
 use super::frame::{self, FRAME_MAX, Frame, PREFIX, Parcel, WireError};
 use super::payload::{Part, Payload, Piece};
+use super::{codec, columns};
 use crate::ids::{TaskId, WorkerId};
 use crate::process::Probe;
 
@@ -169,28 +170,6 @@ struct Lent {
     array: Remote,
 }
 
-#[derive(Serialize, Deserialize)]
-struct TaskHead {
-    task: TaskId,
-    kind: WireKind,
-    attempt: u32,
-    length: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct AnswerHead {
-    task: TaskId,
-    ran_nanos: u64,
-    outcome: OutcomeHead,
-}
-
-#[derive(Serialize, Deserialize)]
-enum OutcomeHead {
-    Done { length: u64 },
-    Failed(Failure),
-    Skipped,
-}
-
 /// The most bytes that [`TaskMessage`] or an answer without its payload adds to a frame, for callers
 /// that fill frames up to a limit.
 pub(crate) const ITEM_OVERHEAD: usize = 40;
@@ -236,12 +215,8 @@ impl ToWorker {
                 Self::Welcome(Welcome { worker, probe, lend, initializer })
             }
             TASKS | TASKS_LENT => {
-                let heads: Vec<TaskHead> = body.heads(&frame, TASKS_LENT)?;
-                let task = |head: TaskHead| {
-                    let arguments = body.take(head.length)?;
-                    Ok(TaskMessage { task: head.task, kind: head.kind, attempt: head.attempt, arguments })
-                };
-                Self::Tasks(heads.into_iter().map(task).collect::<Result<_, _>>()?)
+                let columns = body.columns(&frame, TASKS_LENT)?;
+                Self::Tasks(columns::to_tasks(&columns, |length| body.take(length))?)
             }
             RECANT => Self::Recant(head(&frame)?),
             RESUME => {
@@ -303,16 +278,8 @@ impl FromWorker {
             READY => Self::Ready { lend: head(&frame)? },
             UNFIT => Self::Unfit(head(&frame)?),
             ANSWERS | ANSWERS_LENT => {
-                let heads: Vec<AnswerHead> = body.heads(&frame, ANSWERS_LENT)?;
-                let answer = |head: AnswerHead| {
-                    let outcome = match head.outcome {
-                        OutcomeHead::Done { length } => Outcome::Done(body.take(length)?),
-                        OutcomeHead::Failed(failure) => Outcome::Failed(failure),
-                        OutcomeHead::Skipped => Outcome::Skipped,
-                    };
-                    Ok(AnswerMessage { task: head.task, ran: Duration::from_nanos(head.ran_nanos), outcome })
-                };
-                Self::Answers(heads.into_iter().map(answer).collect::<Result<_, _>>()?)
+                let columns = body.columns(&frame, ANSWERS_LENT)?;
+                Self::Answers(columns::to_answers(&columns, |length| body.take(length))?)
             }
             BYE => {
                 let () = head(&frame)?;
@@ -339,26 +306,26 @@ impl FromWorker {
 /// The frame of a [`ToWorker::Tasks`], whose arrays are sent or lent.
 pub(crate) fn encode_tasks(tasks: &[TaskMessage], lend: bool) -> Parcel {
     let payloads = tasks.iter().map(|message| &message.arguments);
-    build_many([TASKS, TASKS_LENT], &Heads(tasks, task_head), payloads, lend)
+    build_many([TASKS, TASKS_LENT], columns::of_tasks(tasks), payloads, lend)
 }
 
 /// The frame of a [`FromWorker::Answers`], whose arrays are sent or lent.
 pub(crate) fn encode_answers(answers: &[AnswerMessage], lend: bool) -> Parcel {
     let payloads = answers.iter().filter_map(AnswerMessage::payload);
-    build_many([ANSWERS, ANSWERS_LENT], &Heads(answers, answer_head), payloads, lend)
+    build_many([ANSWERS, ANSWERS_LENT], columns::of_answers(answers), payloads, lend)
 }
 
 /// Builds a frame of the first of these kinds, or of the second if something is lent. What was lent to this process is
 /// passed on as it is.
-fn build_many<'a, H: Serialize>(
+fn build_many<'a>(
     [sent, lent]: [u8; 2],
-    heads: &H,
+    heads: Vec<u8>,
     payloads: impl Iterator<Item = &'a Payload> + Clone,
     lend: bool,
 ) -> Parcel {
-    let parts = payloads.clone().flat_map(Payload::parts);
+    let (heads, parts) = (ByteBuf::from(heads), payloads.clone().flat_map(Payload::parts));
     if !payloads.clone().any(|payload| payload.is_remote() || lend && payload.arrays().next().is_some()) {
-        return build(sent, heads, parts);
+        return build(sent, &heads, parts);
     }
     let (mut arrays, mut at) = (Vec::new(), 0);
     for part in parts.clone() {
@@ -381,30 +348,6 @@ fn build_many<'a, H: Serialize>(
     )
 }
 
-/// The heads of many messages, made one by one as they are encoded.
-struct Heads<'a, M, H>(&'a [M], fn(&M) -> H);
-
-impl<M, H: Serialize> Serialize for Heads<'_, M, H> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(self.1))
-    }
-}
-
-fn task_head(message: &TaskMessage) -> TaskHead {
-    let TaskMessage { task, kind, attempt, arguments } = message;
-    TaskHead { task: *task, kind: *kind, attempt: *attempt, length: arguments.len() as u64 }
-}
-
-fn answer_head(answer: &AnswerMessage) -> AnswerHead {
-    let outcome = match &answer.outcome {
-        Outcome::Done(bytes) => OutcomeHead::Done { length: bytes.len() as u64 },
-        Outcome::Failed(failure) => OutcomeHead::Failed(failure.clone()),
-        Outcome::Skipped => OutcomeHead::Skipped,
-    };
-    let ran_nanos = u64::try_from(answer.ran.as_nanos()).unwrap_or(u64::MAX);
-    AnswerHead { task: answer.task, ran_nanos, outcome }
-}
-
 impl AnswerMessage {
     /// The bytes of its result, if it has one.
     pub(crate) fn payload(&self) -> Option<&Payload> {
@@ -425,7 +368,7 @@ where
     let payloads = payloads.into_iter();
     let body: usize = payloads.clone().map(Part::len).sum();
     let room = Parcel::room_for(payloads.clone());
-    let mut buffer = frame::begin(kind, 64 + room + ITEM_OVERHEAD * payloads.clone().count());
+    let mut buffer = frame::begin(kind, 64 + room);
     codec::encode_head(head, &mut buffer).expect("our own message heads encode");
     frame::end_head(&mut buffer, body);
     debug_assert!(buffer.len() >= PREFIX);
@@ -451,13 +394,13 @@ impl Body {
     }
 
     /// The heads of many messages. In a frame of this kind arrays are missing, and the head tells which.
-    fn heads<T: DeserializeOwned>(&mut self, frame: &Frame, lent: u8) -> Result<Vec<T>, WireError> {
+    fn columns(&mut self, frame: &Frame, lent: u8) -> Result<ByteBuf, WireError> {
         if frame.kind != lent {
             return head(frame);
         }
-        let heads;
-        (self.lent, heads) = head(frame)?;
-        Ok(heads)
+        let columns;
+        (self.lent, columns) = head(frame)?;
+        Ok(columns)
     }
 
     /// The next payload, which has so many bytes.

@@ -7,6 +7,7 @@
 mod array;
 mod bulk;
 pub(crate) mod codec;
+mod columns;
 pub(crate) mod control;
 pub(crate) mod flow;
 pub(crate) mod frame;

@@ -7,6 +7,7 @@ mod oracle;
 mod plan;
 mod rng;
 mod shadow;
+mod together;
 mod world;
 
 use std::env;

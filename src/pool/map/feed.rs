@@ -74,7 +74,7 @@ pub(super) struct Load {
 pub(super) struct Ready {
     index: usize,
     arguments: Payload,
-    conditions: Conditions,
+    conditions: Option<Box<Conditions>>,
 }
 
 pub(super) struct UnderWay {
@@ -238,9 +238,8 @@ impl<T: Task, I> Feed<T, I> {
         let submissions = self.ready.drain(..count).map(|Ready { index, arguments, conditions }| {
             let task = shared.number_task();
             self.under_way.insert(index as u64, UnderWay { task, bytes: arguments.len() });
-            let promise = Promise::to_inbox(task, T::NAME, Arc::clone(&batch), index);
-            let (program, definition) = (self.program, T::DEFINITION);
-            Submission { program, definition, arguments, promise, conditions }
+            let promise = Promise::to_inbox(task, T::DEFINITION, Arc::clone(&batch), index);
+            Submission { program: self.program, arguments, promise, conditions }
         });
         let submissions = submissions.collect();
         shared.send(Command::SubmitAll(submissions));
@@ -262,7 +261,7 @@ impl<T: Task, I> Feed<T, I> {
         let under_way = mem::take(&mut self.under_way);
         for (index, &UnderWay { task, bytes }) in under_way.iter() {
             self.held.bytes -= bytes;
-            let settled = Err(TaskError::forked(Origin { task, name: T::NAME, place: None }));
+            let settled = Err(TaskError::forked(Origin { task, name: T::NAME, place: None }).into());
             self.arrived.push_back(Arrival { index: index as usize, task, settled });
         }
     }
@@ -271,7 +270,7 @@ impl<T: Task, I> Feed<T, I> {
     fn reject(&mut self, index: usize, reason: RejectReason) {
         let task = self.pool.inner.shared.number_task();
         let origin = Origin { task, name: T::NAME, place: None };
-        let settled = Err(TaskError::Rejected { origin, reason });
+        let settled = Err(TaskError::Rejected { origin, reason }.into());
         self.arrived.push_back(Arrival { index, task, settled });
     }
 

@@ -20,6 +20,8 @@ use crate::task::{Call, Task};
 /// Dropping it cancels the calls that are under way and have not begun.
 pub struct Map<T: Task, I> {
     feed: Feed<T, I>,
+    /// What has come and was not looked at yet.
+    arrived: VecDeque<Arrival>,
     /// Results that have come before those in front of them.
     places: VecDeque<Option<Arrival>>,
     /// Which call the first of the places is for.
@@ -41,12 +43,13 @@ pub struct Indexed<T: Task, I> {
 
 impl<T: Task, I: Iterator<Item = Call<T>>> Map<T, I> {
     pub(super) fn new(pool: Pool, program: ProgramId, calls: I) -> Self {
-        Self { feed: Feed::new(pool, program, calls), places: VecDeque::new(), first: 0 }
+        let feed = Feed::new(pool, program, calls);
+        Self { feed, arrived: VecDeque::new(), places: VecDeque::new(), first: 0 }
     }
 
     /// The same results in the order in which the tasks end.
     pub fn unordered(self) -> Unordered<T, I> {
-        let arrived = self.places.into_iter().flatten().collect();
+        let arrived = self.places.into_iter().flatten().chain(self.arrived).collect();
         Unordered { feed: self.feed, arrived }
     }
 
@@ -83,9 +86,16 @@ impl<T: Task, I: Iterator<Item = Call<T>>> Iterator for Map<T, I> {
             if let Some(arrival) = self.take_first() {
                 return Some(self.feed.give(arrival));
             }
-            for arrival in self.feed.arrivals()? {
+            while let Some(arrival) = self.arrived.pop_front() {
+                if arrival.index == self.first {
+                    // Most come in order, and need no place.
+                    self.places.pop_front();
+                    self.first += 1;
+                    return Some(self.feed.give(arrival));
+                }
                 self.put(arrival);
             }
+            self.arrived = self.feed.arrivals()?;
         }
     }
 }
