@@ -11,8 +11,10 @@ use super::template::Template;
 
 /// The longest line. Without a bound an endless one would take all memory.
 const LINE_MAX: u64 = 64 << 20;
-/// Lines that are read before they are wanted.
-const READ_AHEAD: usize = 64;
+/// Lines that are handed over at once, if they are there.
+const BATCH: usize = 64;
+/// Batches that are read before they are wanted.
+const READ_AHEAD: usize = 1;
 
 /// A line of input that is to be run.
 pub(crate) struct Line {
@@ -25,7 +27,7 @@ pub(crate) struct Line {
 
 /// An open file or standard input.
 pub(crate) struct Input {
-    reader: Box<dyn BufRead + Send>,
+    reader: BufReader<File>,
     name: String,
     path: Option<PathBuf>,
     /// Whether it can be read to its end without a wait for whoever writes it.
@@ -54,7 +56,7 @@ impl Input {
             return Err(format!("`{shown}` is a directory: name a file with one command a line"));
         }
         Ok(Self {
-            reader: Box::new(BufReader::new(file)),
+            reader: BufReader::new(file),
             name: format!("`{shown}`"),
             path: Some(path.to_path_buf()),
             is_file: metadata.is_file(),
@@ -64,7 +66,7 @@ impl Input {
     fn stdin(stdin: File) -> Self {
         Self {
             is_file: stdin.metadata().is_ok_and(|metadata| metadata.is_file()),
-            reader: Box::new(BufReader::new(stdin)),
+            reader: BufReader::new(stdin),
             name: "standard input".to_owned(),
             path: None,
         }
@@ -84,6 +86,9 @@ fn take_stdin() -> io::Result<File> {
     Ok(File::from(stdin))
 }
 
+/// Lines that are handed over at once, one at least.
+pub(crate) type Batch = Vec<Result<Line, String>>;
+
 /// The lines of an input that are to be run: an iterator. After an error there are no more.
 pub(crate) struct Lines {
     input: Input,
@@ -100,17 +105,51 @@ impl Lines {
 
     /// Has a thread read them, because whoever writes standard input may take his time. The channel
     /// closes at the end of the input; the thread ends, at its next line, when the channel is dropped.
-    pub(crate) fn on_a_thread(self) -> io::Result<Receiver<Result<Line, String>>> {
+    pub(crate) fn on_a_thread(mut self) -> io::Result<Receiver<Batch>> {
         let (ahead, lines) = bounded(READ_AHEAD);
         let body = move || {
-            for line in self {
-                if ahead.send(line).is_err() {
+            while let Some(batch) = self.batch() {
+                if ahead.send(batch).is_err() {
                     break;
                 }
             }
         };
         thread::Builder::new().name("input".to_owned()).spawn(body)?;
         Ok(lines)
+    }
+
+    /// The next line, however long it is in coming, and those behind it that have come with it.
+    fn batch(&mut self) -> Option<Batch> {
+        let mut batch = vec![self.find(true)?];
+        while batch.len() < BATCH
+            && let Some(line) = self.find(false)
+        {
+            batch.push(line);
+        }
+        Some(batch)
+    }
+
+    /// The next line that is to be run; one that has come already, unless this may wait.
+    fn find(&mut self, may_wait: bool) -> Option<Result<Line, String>> {
+        while !self.failed && (may_wait || self.input.reader.buffer().contains(&b'\n')) {
+            let line = match self.read() {
+                Ok(line) => line?,
+                Err(error) => {
+                    self.failed = true;
+                    return Some(Err(error));
+                }
+            };
+            if self.is_to_run(&line) {
+                self.sequence += 1;
+                let sequence = self.sequence;
+                let command = match &self.template {
+                    Some(template) => template.fill(&line, sequence),
+                    None => line,
+                };
+                return Some(Ok(Line { sequence, number: self.number, command }));
+            }
+        }
+        None
     }
 
     fn read(&mut self) -> Result<Option<Vec<u8>>, String> {
@@ -142,24 +181,36 @@ impl Iterator for Lines {
     type Item = Result<Line, String>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.failed {
-            let line = match self.read() {
-                Ok(line) => line?,
-                Err(error) => {
-                    self.failed = true;
-                    return Some(Err(error));
-                }
-            };
-            if self.is_to_run(&line) {
-                self.sequence += 1;
-                let sequence = self.sequence;
-                let command = match &self.template {
-                    Some(template) => template.fill(&line, sequence),
-                    None => line,
-                };
-                return Some(Ok(Line { sequence, number: self.number, command }));
-            }
-        }
-        None
+        self.find(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    fn commands(batch: &Batch) -> Vec<&str> {
+        let command = |line: &Result<Line, String>| {
+            let command = &line.as_ref().expect("it can be read").command;
+            std::str::from_utf8(command).expect("it is text").to_owned().leak() as &str
+        };
+        batch.iter().map(command).collect()
+    }
+
+    #[test]
+    fn lines_that_have_come_together_are_one_batch_and_none_waits_for_the_next() {
+        let (reader, mut writer) = io::pipe().expect("there are descriptors");
+        let lines = Lines::new(Input::stdin(File::from(OwnedFd::from(reader))), None);
+        let batches = lines.on_a_thread().expect("there is room for a thread");
+        writer.write_all(b"a\nb\n# a comment\n\nhalf").expect("somebody reads");
+        assert_eq!(commands(&batches.recv().expect("there are lines")), ["a", "b"]);
+        writer.write_all(b" a line\nlast").expect("somebody reads");
+        assert_eq!(commands(&batches.recv().expect("there are more")), ["half a line"]);
+        drop(writer);
+        assert_eq!(commands(&batches.recv().expect("there is one more")), ["last"]);
+        assert!(batches.recv().is_err(), "that is all");
     }
 }

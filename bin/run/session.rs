@@ -1,7 +1,7 @@
 //! One run on the host: a loop over three sources, which are lines that are read, lines that have ended,
 //! and signals. All decisions are taken here, on one thread; nothing here makes an MPI call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::env;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
 use offshoot::{Handle, Pool, TaskError};
 use serde_bytes::ByteBuf;
 
-use super::input::{Input, Line, Lines};
+use super::input::{Batch, Input, Line, Lines};
 use super::joblog::Joblog;
 use super::order::{End, Report, Setting};
 use super::output::{Block, Output, Streams};
@@ -58,7 +58,14 @@ pub(crate) fn run(arguments: &Arguments, input: Input, joblog: Option<Joblog>) -
     let (tell, ended) = unbounded();
     let mut session = Session {
         arguments,
-        input: SourceOfLines { lines, is_file: input_is_file, over: false, give_up: never() },
+        input: SourceOfLines {
+            lines,
+            read: first.into(),
+            is_filling: true,
+            is_file: input_is_file,
+            over: false,
+            give_up: never(),
+        },
         signals,
         tell,
         ended,
@@ -72,7 +79,6 @@ pub(crate) fn run(arguments: &Arguments, input: Input, joblog: Option<Joblog>) -
         pool,
     };
     let begun = Instant::now();
-    session.take(first);
     session.work();
     session.conclude(begun.elapsed());
     session.pool.shutdown();
@@ -125,7 +131,12 @@ struct Session<'a> {
 }
 
 struct SourceOfLines {
-    lines: Receiver<Result<Line, String>>,
+    lines: Receiver<Batch>,
+    /// What has come from there, and is still to be started.
+    read: VecDeque<Result<Line, String>>,
+    /// Whether as many lines are being started as there may be under way. Then nothing is done about more until a part
+    /// of them has ended: to start one whenever one ends would have three threads wake each other for each.
+    is_filling: bool,
     is_file: bool,
     over: bool,
     /// Fires when nobody waits for more lines any longer.
@@ -152,12 +163,17 @@ enum Stop {
 impl Session<'_> {
     /// Until all lines are settled.
     fn work(&mut self) {
-        while !(self.input.over && self.under_way.is_empty()) {
+        loop {
+            self.fill();
+            if self.input.over && self.input.read.is_empty() && self.under_way.is_empty() {
+                return;
+            }
             let nothing = never();
-            let lines = if self.wants_more() { &self.input.lines } else { &nothing };
+            let is_wanted = !self.input.over && self.input.read.is_empty() && self.has_room();
+            let lines = if is_wanted { &self.input.lines } else { &nothing };
             select! {
-                recv(lines) -> line => match line {
-                    Ok(line) => self.take(line),
+                recv(lines) -> batch => match batch {
+                    Ok(batch) => self.input.read.extend(batch),
                     Err(_) => self.input.over = true,
                 },
                 recv(self.ended) -> sequence => self.settle(sequence.expect("this session can tell")),
@@ -171,15 +187,30 @@ impl Session<'_> {
         }
     }
 
-    fn wants_more(&self) -> bool {
-        let count = self.under_way.len();
-        let limit = AHEAD_MIN.max(AHEAD_PER_WORKER * self.pool.workers_max() as usize);
-        let room = count < AHEAD_ANYWAY || (count < limit && self.under_way_bytes < AHEAD_BYTES);
-        // A run that is stopped reads on to count.
-        !self.input.over && (room || self.stopped.is_some())
+    /// Starts what has been read, as far as there is room for it.
+    fn fill(&mut self) {
+        self.input.is_filling |= self.under_way.len() <= self.limit() * 3 / 4;
+        while self.has_room()
+            && let Some(line) = self.input.read.pop_front()
+        {
+            self.take(line);
+        }
+        self.input.is_filling &= self.under_way.len() < self.limit();
     }
 
-    /// A line has been read, or there is nothing more to read.
+    fn has_room(&self) -> bool {
+        let count = self.under_way.len();
+        let room = self.input.is_filling && count < self.limit() && self.under_way_bytes < AHEAD_BYTES;
+        // A run that is stopped reads on to count.
+        count < AHEAD_ANYWAY || room || self.stopped.is_some()
+    }
+
+    /// How many lines may be under way.
+    fn limit(&self) -> usize {
+        AHEAD_MIN.max(AHEAD_PER_WORKER * self.pool.workers_max() as usize)
+    }
+
+    /// A line has been read, or cannot be.
     fn take(&mut self, line: Result<Line, String>) {
         match line {
             Ok(line) if self.stopped.is_some() => self.leave_out(&line),

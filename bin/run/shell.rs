@@ -32,8 +32,10 @@ use super::plain::{Plain, plain};
 const STEP: Duration = Duration::from_millis(25);
 /// Of each stream so many bytes are kept.
 const KEEP: usize = 256 << 20;
-/// Bytes that are read in one go; as many as a pipe holds.
-const READ: usize = 64 << 10;
+/// Bytes that are read in one go: as many as have come before, because most lines write little; and at most as many
+/// as a pipe holds.
+const READ_MIN: usize = 512;
+const READ_MAX: usize = 64 << 10;
 /// After a line's end so many are taken from a pipe at most: as many as one can hold that a user made
 /// larger. Who writes more is a process that lives on.
 const LEFT_IN_PIPE: usize = 1 << 20;
@@ -115,11 +117,11 @@ impl Line {
             return Err(io::Error::other("it has a zero byte in it, which no shell takes"));
         }
         let start = |command: &mut Command| {
-            let text = |bytes: &ByteBuf| OsStr::from_bytes(bytes).to_owned();
+            let environment = setting.environment.iter();
             command
                 .env_clear()
-                .envs(setting.environment.iter().map(|(name, value)| (text(name), text(value))))
-                .current_dir(text(&setting.directory))
+                .envs(environment.map(|(name, value)| (OsStr::from_bytes(name), OsStr::from_bytes(value))))
+                .current_dir(OsStr::from_bytes(&setting.directory))
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
@@ -198,8 +200,8 @@ impl Line {
         let _ = poll(&mut watched, Some(&time));
         let ended = !self.ended && watched.first().is_some_and(|shell| !shell.revents().is_empty());
         self.ended |= ended;
-        self.stdout.take(READ);
-        self.stderr.take(READ);
+        self.stdout.take(READ_MAX);
+        self.stderr.take(READ_MAX);
     }
 }
 
@@ -251,7 +253,7 @@ impl Pipe {
         while let Some(file) = &self.file
             && taken < most
         {
-            self.kept.reserve(READ);
+            self.kept.reserve(self.kept.len().clamp(READ_MIN, READ_MAX));
             match rustix::io::read(file, spare_capacity(&mut self.kept)) {
                 Ok(0) => self.file = None,
                 Ok(length) => taken += length,

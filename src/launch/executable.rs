@@ -12,11 +12,15 @@ use std::time::SystemTime;
 use goblin::elf::Elf;
 use goblin::elf::header::{self, Header};
 
+use super::elf;
 use super::installation::is_executable;
 use super::program::Program;
 use crate::finding::Finding;
 
 const CHECK: &str = "executable";
+
+/// This process's own.
+const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
 /// How a script begins.
 const SCRIPT: &[u8] = b"#!";
@@ -88,7 +92,7 @@ fn check_script(path: &Path, start: &[u8]) -> Result<(), Finding> {
 
 fn check_elf(path: &Path, start: &[u8]) -> Result<(), Finding> {
     let shown = path.display();
-    let own = beginning(Path::new("/proc/self/exe")).and_then(|start| Elf::parse_header(&start).ok());
+    let own = beginning(Path::new(OWN_EXECUTABLE)).and_then(|start| Elf::parse_header(&start).ok());
     let (Some(own), Ok(theirs)) = (own, Elf::parse_header(start)) else {
         return Err(Finding::failure(CHECK, format!("`{shown}` is a damaged program"), "build it again"));
     };
@@ -98,21 +102,20 @@ fn check_elf(path: &Path, start: &[u8]) -> Result<(), Finding> {
         let found = format!("`{shown}` is a program for {theirs}, and this machine runs {own}");
         return Err(Finding::failure(CHECK, found, "build it for this machine"));
     }
-    // It has to be read whole: once, as long as it is the same.
+    // Once, as long as it is the same.
     let stamp = Stamp::of(path);
     if stamp.as_ref().is_some_and(|stamp| fine().contains(stamp)) {
         return Ok(());
     }
-    let bytes = fs::read(path).unwrap_or_default();
     // One that is stripped of all that this looks at may still run.
-    let Ok(elf) = Elf::parse(&bytes) else { return Ok(()) };
-    if let Some(loader) = elf.interpreter
-        && !Path::new(loader).exists()
+    let Ok(needs) = elf::needs(path, &theirs) else { return Ok(()) };
+    if let Some(loader) = needs.interpreter
+        && !Path::new(&loader).exists()
     {
         let found = format!("`{shown}` needs the loader `{loader}`, which is not there");
         return Err(Finding::failure(CHECK, found, "build it for this system's C library"));
     }
-    check_mpi(path, &elf)?;
+    check_mpi(path, &needs.libraries)?;
     let mut fine = fine();
     fine.extend(stamp);
     let surplus = fine.len().saturating_sub(STAMPS_MAX);
@@ -159,14 +162,16 @@ const INTERFACES: [(&str, &[&str]); 2] = [
 ];
 
 /// A worker with another MPI than its host never finds it.
-fn check_mpi(path: &Path, elf: &Elf<'_>) -> Result<(), Finding> {
+fn check_mpi(path: &Path, libraries: &[String]) -> Result<(), Finding> {
     static OWN: OnceLock<Option<(&'static str, String)>> = OnceLock::new();
     let own = OWN.get_or_init(|| {
-        let own = fs::read("/proc/self/exe").unwrap_or_default();
-        let (name, library) = interface(&Elf::parse(&own).ok()?.libraries)?;
+        let path = Path::new(OWN_EXECUTABLE);
+        let header = Elf::parse_header(&beginning(path)?).ok()?;
+        let needs = elf::needs(path, &header).ok()?;
+        let (name, library) = interface(&needs.libraries)?;
         Some((name, library.to_owned()))
     });
-    match (own, interface(&elf.libraries)) {
+    match (own, interface(libraries)) {
         (Some((own, own_library)), Some((theirs, their_library))) if *own != theirs => Err(Finding::failure(
             CHECK,
             format!(
@@ -179,10 +184,10 @@ fn check_mpi(path: &Path, elf: &Elf<'_>) -> Result<(), Finding> {
     }
 }
 
-fn interface<'a>(libraries: &[&'a str]) -> Option<(&'static str, &'a str)> {
-    libraries.iter().find_map(|library| {
-        let (name, _) = INTERFACES.iter().find(|(_, sonames)| sonames.contains(library))?;
-        Some((*name, *library))
+fn interface(libraries: &[impl AsRef<str>]) -> Option<(&'static str, &str)> {
+    libraries.iter().map(AsRef::as_ref).find_map(|library| {
+        let (name, _) = INTERFACES.iter().find(|(_, sonames)| sonames.contains(&library))?;
+        Some((*name, library))
     })
 }
 

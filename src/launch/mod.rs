@@ -3,7 +3,7 @@
 //! Each implementation is one file of data, a [`Family`]: how it is recognized, what must be in the
 //! environment before `MPI_Init`, through which program it spawns. `prepare` applies it, in
 //! [`init`](crate::init), while the process has one thread. `installation` finds what belongs to the
-//! library that is loaded; `preflight` looks at the machine, `executable` at what is to be spawned, and
+//! library that is loaded; `preflight` looks at the machine, `executable` at what is to be spawned (with `elf`), and
 //! each says what to do about what it finds. `manager` is a process manager of our own, in the place of an MPI's. `hosts`
 //! finds out how many workers fit where, `reach` the way there. `scratch` and `segments` remove what MPIs would leave
 //! behind. `program` describes what to spawn, `record` carries that description through the argument list of
@@ -11,6 +11,7 @@
 
 mod daemons;
 mod decoy;
+mod elf;
 mod executable;
 mod family;
 mod hosts;

@@ -12,6 +12,13 @@ const EAGER: Duration = Duration::from_millis(1);
 const EAGER_NANOS_A_BYTE: u64 = 2;
 /// But not for more than this: the other side may be busy.
 const EAGER_MORE_MAX: Duration = Duration::from_secs(1);
+/// Where waits take longer than this as a rule, to be woken costs little beside them, and whoever yields takes his share of
+/// the processors from those that he waits for.
+const LONG: Duration = Duration::from_micros(150);
+/// What a longer wait counts, so that it takes several to make a rule.
+const LONG_COUNTS: Duration = Duration::from_micros(300);
+/// A longer wait was none for an answer, and says nothing of the next.
+const IDLE: Duration = Duration::from_millis(20);
 /// The first sleep after that.
 const SLEEP_MIN: Duration = Duration::from_micros(50);
 
@@ -58,21 +65,30 @@ impl Attention {
 pub(crate) struct Patience {
     active: Instant,
     sleep: Duration,
+    has_waited: bool,
+    /// How long waits have taken of late.
+    usual: Duration,
 }
 
 impl Patience {
     pub(crate) fn new() -> Self {
-        Self { active: Instant::now(), sleep: SLEEP_MIN }
+        Self { active: Instant::now(), sleep: SLEEP_MIN, has_waited: false, usual: Duration::ZERO }
     }
 
     /// Something happened: back to full speed.
     pub(crate) fn reset(&mut self) {
-        *self = Self::new();
+        let fresh = Self::new();
+        let waited = fresh.active.saturating_duration_since(self.active);
+        let is_telling = self.has_waited && waited < IDLE;
+        let usual = if is_telling { (self.usual * 7 + waited.min(LONG_COUNTS)) / 8 } else { self.usual };
+        *self = Self { usual, ..fresh };
     }
 
     /// Nothing happened: yields, or says for how long to sleep before the next look.
     pub(crate) fn pause(&mut self, attention: Attention) -> Option<Duration> {
-        if self.active.elapsed() < attention.eager() {
+        self.has_waited = true;
+        let is_long = attention == Attention::Rung && self.usual > LONG;
+        if !is_long && self.active.elapsed() < attention.eager() {
             thread::yield_now();
             return None;
         }

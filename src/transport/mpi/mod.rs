@@ -13,6 +13,7 @@ mod birth;
 mod farewell;
 mod ffi;
 mod host;
+mod nagle;
 mod places;
 mod pmix;
 mod runtime;

@@ -13,6 +13,7 @@ use mpi::traits::*;
 use super::birth::Ports;
 use super::farewell::{self, is_finalized};
 use super::ffi::{self, Comm};
+use super::nagle;
 use super::pmix;
 use super::spawner::{Health, Spawner};
 use crate::containment::Containment;
@@ -326,6 +327,7 @@ fn initialize(level: Threading) -> bool {
             // Dropping it would disconnect the parent and finalize, even while unwinding.
             let is_alone = universe.world().size() == 1;
             std::mem::forget(universe);
+            nagle::send_at_once_to_daemon();
             if launch::launcher_ends_process() && !pmix::outlive_launcher() {
                 tracing::warn!("the end of the MPI's launcher will end this process");
             }
