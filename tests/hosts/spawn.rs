@@ -157,7 +157,12 @@ pub(crate) fn a_worker_of_another_protocol_version() -> anyhow::Result<()> {
 }
 
 pub(crate) fn a_worker_of_another_mpi() -> anyhow::Result<()> {
-    refused(disguised("4/Another MPI/1.0")?, SpawnCause::Mismatch, &["Another MPI", "one MPI"])?;
+    // Of the protocol version that it has been told.
+    refused(
+        disguised("${OFFSHOOT_PEER%%/*}/Another MPI/1.0")?,
+        SpawnCause::Mismatch,
+        &["Another MPI", "one MPI"],
+    )?;
     // A worker that was linked with the other binary interface. One of the standard's goes with either.
     let (own, other) = match library_version().map_err(anyhow::Error::msg)? {
         version if version.starts_with("Open MPI") => ("libmpi.so.40", "libmpi.so.12"),
@@ -471,7 +476,7 @@ fn worker() -> anyhow::Result<PathBuf> {
 
 /// A worker that thinks that its host is somebody else.
 fn disguised(peer: &str) -> anyhow::Result<Program> {
-    Ok(shell(&format!("OFFSHOOT_PEER='{peer}' exec '{}'", worker()?.display())))
+    Ok(shell(&format!("OFFSHOOT_PEER=\"{peer}\" exec '{}'", worker()?.display())))
 }
 
 /// So many workers at once, each of which says who it is.
