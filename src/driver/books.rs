@@ -20,6 +20,7 @@ pub(crate) struct Books {
     shared: Arc<Shared>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one for each pool")]
 enum State {
     /// The driver is, or may be, in an MPI call.
     Here(Ledger),

@@ -13,7 +13,7 @@ use super::watchdog::Watchdog;
 use super::*;
 use crate::error::TaskError;
 use crate::ids::WorkerId;
-use crate::pool::Pool;
+use crate::pool::{Handle, Pool};
 use crate::task::Registry;
 use crate::transport::{Call, Doorbell, Pulse, Rings};
 use crate::wire::codec::CODEC_ID;
@@ -184,6 +184,34 @@ impl Drop for Bench {
 #[test]
 fn a_good_worker_answers() {
     assert_eq!(Bench::new(good).run(4).expect("it returns"), 8);
+}
+
+/// Answers all tasks with the same number, which lies where no memory is asked for.
+fn at_once(message: &ToWorker) -> Vec<Reaction> {
+    let ToWorker::Tasks(tasks) = message else { return good(message) };
+    let answer = |message: &crate::wire::message::TaskMessage| AnswerMessage {
+        task: message.task,
+        ran: Duration::from_micros(1),
+        outcome: Outcome::Done(Bytes::from_static(&[0; 8]).into()),
+    };
+    vec![Reaction::Say(FromWorker::Answers(tasks.iter().map(answer).collect()))]
+}
+
+#[test]
+fn more_tasks_at_once_ask_for_no_more_memory_but_their_frames() {
+    let mut bench = Bench::new(at_once);
+    let mut of_many = |count| {
+        let handles: Vec<_> =
+            (0..count).map(|x| bench.pool.submit(double(x)).expect("the pool is open")).collect();
+        let are_over = || handles.iter().all(Handle::is_finished);
+        allocation_counter::measure(|| bench.turn_until(are_over)).count_total
+    };
+    // Until everything has the size that it needs.
+    for _ in 0..10 {
+        of_many(100);
+    }
+    let (few, many) = (of_many(10), of_many(100));
+    assert!(many < few + 20, "{few} times for 10 tasks, {many} for 100");
 }
 
 #[test]

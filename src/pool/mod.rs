@@ -49,6 +49,7 @@ use crate::slots::{Slots, Source};
 use crate::task::{Call, Task};
 use crate::wire::codec::Draft;
 use crate::wire::message::PAYLOAD_MAX;
+use crate::wire::payload::Payload;
 
 /// How long the drop of a pool waits for tasks that run, before it leaves them alone.
 const DROP_GRACE: Duration = Duration::from_secs(5);
@@ -177,7 +178,7 @@ impl Pool {
             Err(reason) => return Err(SubmitError { call, reason }),
         };
         // From here on nobody wants the call back.
-        let arguments = draft.finish(call.args_mut(), T::show_arguments);
+        let arguments = finish(draft, &mut call);
         let task = shared.number_task();
         let (promise, slot) = Promise::to_slot(task, T::DEFINITION);
         let conditions = call.conditions();
@@ -333,6 +334,14 @@ impl fmt::Debug for Pool {
             .field("stats", &self.stats())
             .finish()
     }
+}
+
+/// The arguments of a call that nobody wants back. The driver sends copies of them, which share their memory: what it takes
+/// to share it is made here, and not on its thread.
+fn finish<T: Task>(draft: Draft, call: &mut Call<T>) -> Payload {
+    let arguments = draft.finish(call.args_mut(), T::show_arguments);
+    drop(arguments.clone());
+    arguments
 }
 
 fn encode<T: Task>(call: &mut Call<T>) -> Result<Draft, RejectReason> {

@@ -21,7 +21,7 @@ use crate::ids::{ProgramId, TaskId};
 use crate::pool::block::block_on;
 use crate::pool::handle::decode;
 use crate::pool::reply::{Arrival, Batch, Inbox, Promise, Settled};
-use crate::pool::{Answer, Pool, encode};
+use crate::pool::{Answer, Pool, encode, finish};
 use crate::task::{Call, Conditions, Task};
 use crate::wire::payload::Payload;
 
@@ -168,7 +168,7 @@ impl<T: Task, I: Iterator<Item = Call<T>>> Feed<T, I> {
         self.held.calls += 1;
         match admitted {
             Ok(draft) => {
-                let arguments = draft.finish(call.args_mut(), T::show_arguments);
+                let arguments = finish(draft, &mut call);
                 self.held.bytes += arguments.len();
                 self.ready.push_back(Ready { index, arguments, conditions: call.conditions() });
             }
