@@ -78,17 +78,26 @@ impl Patience {
     /// Something happened: back to full speed.
     pub(crate) fn reset(&mut self) {
         let fresh = Self::new();
-        let waited = fresh.active.saturating_duration_since(self.active);
-        let is_telling = self.has_waited && waited < IDLE;
-        let usual = if is_telling { (self.usual * 7 + waited.min(LONG_COUNTS)) / 8 } else { self.usual };
-        *self = Self { usual, ..fresh };
+        if self.has_waited {
+            self.learn(fresh.active.saturating_duration_since(self.active));
+        }
+        *self = Self { usual: self.usual, ..fresh };
+    }
+
+    fn learn(&mut self, waited: Duration) {
+        if waited < IDLE {
+            self.usual = (self.usual * 7 + waited.min(LONG_COUNTS)) / 8;
+        }
+    }
+
+    fn sleeps_at_once(&self, attention: Attention) -> bool {
+        attention == Attention::Rung && self.usual > LONG
     }
 
     /// Nothing happened: yields, or says for how long to sleep before the next look.
     pub(crate) fn pause(&mut self, attention: Attention) -> Option<Duration> {
         self.has_waited = true;
-        let is_long = attention == Attention::Rung && self.usual > LONG;
-        if !is_long && self.active.elapsed() < attention.eager() {
+        if !self.sleeps_at_once(attention) && self.active.elapsed() < attention.eager() {
             thread::yield_now();
             return None;
         }
@@ -112,5 +121,22 @@ mod tests {
             Attention::to(2) < Attention::to(1) && Attention::to(0) < Attention::Remote,
             "the closest counts"
         );
+    }
+
+    #[test]
+    fn several_long_waits_make_a_rule_and_idleness_does_not() {
+        let mut patience = Patience::new();
+        let rung = |patience: &Patience| patience.sleeps_at_once(Attention::Rung);
+        patience.learn(Duration::from_millis(15));
+        assert!(!rung(&patience), "one says nothing");
+        (0..20).for_each(|_| patience.learn(Duration::from_secs(1)));
+        assert!(!rung(&patience), "that was no wait for an answer");
+        (0..7).for_each(|_| patience.learn(Duration::from_micros(400)));
+        assert!(rung(&patience));
+        assert!(!patience.sleeps_at_once(Attention::to(0)), "nobody would ring");
+        patience.reset();
+        assert!(rung(&patience), "what was learnt stays");
+        (0..7).for_each(|_| patience.learn(Duration::from_micros(20)));
+        assert!(!rung(&patience));
     }
 }
