@@ -7,11 +7,13 @@
 //! a machine that slept, has missed many seconds but only one step.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two looks of the watchdog at a thread that is awake.
 const STEP: Duration = Duration::from_millis(250);
+/// And at one that sleeps. It does not wake its watchdog, which would cost time just when somebody is waiting for it.
+const REST: Duration = Duration::from_secs(1);
 /// For so long the thread may go without a beat if it has said nothing of a call that takes its time.
 const TURN_LIMIT: Duration = Duration::from_secs(60);
 
@@ -42,10 +44,6 @@ pub(crate) struct Pulse {
     beats: AtomicU64,
     asleep: AtomicBool,
     call: Mutex<(Call, Duration)>,
-    /// Whether the watchdog rests because the thread does.
-    resting: AtomicBool,
-    rest: Mutex<()>,
-    woken: Condvar,
 }
 
 impl Default for Pulse {
@@ -55,9 +53,6 @@ impl Default for Pulse {
             // It has to be woken up first.
             asleep: AtomicBool::new(true),
             call: Mutex::new((Call::Other, TURN_LIMIT)),
-            resting: AtomicBool::new(false),
-            rest: Mutex::new(()),
-            woken: Condvar::new(),
         }
     }
 }
@@ -90,10 +85,6 @@ impl Pulse {
     pub(crate) fn wakes(&self) {
         self.beat();
         self.asleep.store(false, Ordering::SeqCst);
-        if self.resting.load(Ordering::SeqCst) {
-            let _rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
-            self.woken.notify_one();
-        }
     }
 
     /// Watches until the pulse has stopped, and says in which call, and for how long. `is_hopeless` is asked
@@ -105,8 +96,7 @@ impl Pulse {
         let mut seen = self.beats.load(Ordering::Relaxed);
         let mut silence = Duration::ZERO;
         loop {
-            self.rest_while_asleep();
-            std::thread::sleep(STEP);
+            std::thread::sleep(if self.asleep.load(Ordering::SeqCst) { REST } else { STEP });
             let beats = self.beats.load(Ordering::Relaxed);
             if beats != seen || self.asleep.load(Ordering::SeqCst) {
                 (seen, silence) = (beats, Duration::ZERO);
@@ -121,15 +111,6 @@ impl Pulse {
                 return (call, silence, Some(reason));
             }
         }
-    }
-
-    fn rest_while_asleep(&self) {
-        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        self.resting.store(true, Ordering::SeqCst);
-        while self.asleep.load(Ordering::SeqCst) {
-            rest = self.woken.wait(rest).unwrap_or_else(PoisonError::into_inner);
-        }
-        self.resting.store(false, Ordering::SeqCst);
     }
 }
 
