@@ -48,6 +48,7 @@ pub(super) const FAMILY: Family = Family {
     farewell: Farewell { finalizes_after_loss: false },
     release: Release::StandIn,
     needs_burial: false,
+    hurries_daemon: false,
     greeting: Duration::ZERO,
     breaks_with_connections: true,
     linger: Duration::from_millis(100),

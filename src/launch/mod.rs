@@ -47,8 +47,8 @@ pub(crate) use manager::{
 pub(crate) use preflight::{Job, check_machine, findings};
 pub(crate) use prepare::{
     Outcome, Prepared, answers_of_nobody, awaited_port, breaks_with_connections, finalizes_after_loss,
-    greeting, jam_limit, linger, needs_burial, prepare, prepared, process_manager, secret_info, spawn_info,
-    spawn_pause, spawns_aside, take_secret,
+    greeting, hurries_daemon, jam_limit, linger, needs_burial, prepare, prepared, process_manager,
+    secret_info, spawn_info, spawn_pause, spawns_aside, take_secret,
 };
 pub(crate) use program::Initializer;
 pub use program::Program;

@@ -132,6 +132,7 @@ pub(super) const FAMILY: Family = Family {
     // PMIx 4.2.2, `_deregister_client`; its first bytes stand unread in the socket). Each `orted` on another host
     // has the same fault, and is out of reach there.
     needs_burial: true,
+    hurries_daemon: true,
     greeting: Duration::ZERO,
     breaks_with_connections: false,
     linger: Duration::ZERO,

@@ -181,6 +181,11 @@ pub(crate) fn awaited_port() -> Option<String> {
     }
 }
 
+/// Whether what this process says to its daemon is to be sent at once.
+pub(crate) fn hurries_daemon() -> bool {
+    Family::of_this_process().is_some_and(|family| family.hurries_daemon)
+}
+
 /// Whether a guard's end must not be known before its worker's is.
 pub(crate) fn needs_burial() -> bool {
     prepared().and_then(|prepared| prepared.family).is_some_and(|family| family.needs_burial)

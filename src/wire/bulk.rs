@@ -11,13 +11,12 @@
 #![allow(unsafe_code)]
 
 use std::any::TypeId;
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::mem::{self, ManuallyDrop};
 use std::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use serde::de::{
     self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess,
@@ -28,12 +27,10 @@ use serde::ser::{
     Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
-use thiserror::Error;
 
-use super::array::{Array, Remote};
 use super::frame::APART;
-use super::memory::{Memory, Number};
-use super::payload::Piece;
+use super::input::Input;
+use super::memory::Number;
 use crate::process;
 
 /// Calls a macro with every type of number whose encoding is its memory. On machines that have it the other way round
@@ -343,164 +340,6 @@ pass_on_elements! {
     SerializeStructVariant { serialize_field(key: &'static str); }
 }
 
-/// The bytes that a value is decoded from. The codec reads from it, and so does this file, in turns.
-#[derive(Debug)]
-pub(super) struct Input<'b> {
-    /// What has not been read of the first piece.
-    first: Cell<&'b [u8]>,
-    others: RefCell<Others>,
-}
-
-/// The pieces behind the first.
-#[derive(Debug, Default)]
-struct Others {
-    pieces: VecDeque<Piece>,
-    /// How much has been read of the first of these.
-    done: usize,
-    /// A part of it that is here already, and where it begins, if another process has it.
-    window: (usize, Vec<u8>),
-    /// What other processes have and was read.
-    read: Vec<Remote>,
-}
-
-/// Why there is nothing to read.
-#[derive(Debug, Error)]
-pub(super) enum ReadError {
-    #[error("an array of {count} numbers is longer than what came")]
-    Short { count: u64 },
-    #[error("could not be read where they are: {0}")]
-    Remote(#[from] io::Error),
-}
-
-/// So many bytes are fetched at once where not a whole array is wanted.
-const WINDOW: usize = 64 << 10;
-
-impl<'b> Input<'b> {
-    pub(super) fn new(first: &'b [u8], others: impl Into<VecDeque<Piece>>) -> Self {
-        let others = Others { pieces: others.into(), ..Others::default() };
-        Self { first: Cell::new(first), others: RefCell::new(others) }
-    }
-
-    /// How many bytes have not been read.
-    pub(super) fn left(&self) -> usize {
-        let others = self.others.borrow();
-        others.pieces.iter().map(Piece::len).fold(self.first.get().len(), usize::saturating_add) - others.done
-    }
-
-    /// Copies the next bytes out.
-    pub(super) fn read(&self, bytes: &mut [u8]) -> Result<(), ReadError> {
-        if let Some((taken, rest)) = self.first.get().split_at_checked(bytes.len()) {
-            self.first.set(rest);
-            bytes.copy_from_slice(taken);
-            return Ok(());
-        }
-        if !self.first.get().is_empty() {
-            return Err(ReadError::Short { count: bytes.len() as u64 });
-        }
-        self.others.borrow_mut().read(bytes)
-    }
-
-    /// The next bytes, if they are here and lie together.
-    pub(super) fn peek(&self, count: usize) -> Option<&'b [u8]> {
-        self.first.get().get(..count)
-    }
-
-    /// Goes on past bytes that were peeked at.
-    pub(super) fn skip(&self, count: usize) {
-        self.first.set(self.first.get().get(count..).unwrap_or_default());
-    }
-
-    /// Reads an array of so many numbers.
-    fn read_array<N: Number>(&self, count: u64) -> Result<Vec<N>, ReadError> {
-        let bytes = usize::try_from(count).ok().and_then(|count| count.checked_mul(size_of::<N>()));
-        let bytes = bytes.filter(|bytes| *bytes <= self.left()).ok_or(ReadError::Short { count })?;
-        if let Some((taken, rest)) = self.first.get().split_at_checked(bytes) {
-            self.first.set(rest);
-            return Ok(copy_of(taken));
-        }
-        if !self.first.get().is_empty() {
-            return Err(ReadError::Short { count });
-        }
-        self.others.borrow_mut().read_array(bytes)
-    }
-
-    /// Makes sure that what was read from the memory of other processes was what had been lent.
-    pub(super) fn check(&self) -> Result<(), ReadError> {
-        Ok(self.others.borrow().read.iter().try_for_each(Remote::check)?)
-    }
-}
-
-impl Others {
-    /// Has the first piece be one from which something is left to be read, if there is one.
-    fn go_to_next(&mut self) {
-        while self.pieces.front().is_some_and(|piece| piece.len() == self.done) {
-            self.pieces.pop_front();
-            self.done = 0;
-            self.window = (0, Vec::new());
-        }
-    }
-
-    fn read(&mut self, bytes: &mut [u8]) -> Result<(), ReadError> {
-        self.go_to_next();
-        let (begin, end) = (self.done, self.done.saturating_add(bytes.len()));
-        let Some(piece) = self.pieces.front().filter(|piece| end <= piece.len()) else {
-            return Err(ReadError::Short { count: bytes.len() as u64 });
-        };
-        let here = match piece {
-            Piece::Bytes(piece) => &piece[begin..end],
-            Piece::Array(array) => &array.bytes()[begin..end],
-            Piece::Remote(remote) => {
-                let (from, window) = &mut self.window;
-                if begin < *from || end > *from + window.len() {
-                    *window = remote.read(begin, bytes.len().max(WINDOW).min(piece.len() - begin))?;
-                    *from = begin;
-                    self.read.push(*remote);
-                }
-                &window[begin - *from..end - *from]
-            }
-        };
-        bytes.copy_from_slice(here);
-        self.done = end;
-        Ok(())
-    }
-
-    fn read_array<N: Number>(&mut self, bytes: usize) -> Result<Vec<N>, ReadError> {
-        self.go_to_next();
-        let count = bytes / size_of::<N>();
-        let (begin, end) = (self.done, self.done + bytes);
-        let Some(piece) = self.pieces.front_mut().filter(|piece| end <= piece.len()) else {
-            return if bytes == 0 { Ok(Vec::new()) } else { Err(ReadError::Short { count: count as u64 }) };
-        };
-        self.done = end;
-        Ok(match piece {
-            Piece::Bytes(piece) => copy_of(&piece[begin..end]),
-            Piece::Array(array) => {
-                // Nobody else has it, as a rule, and then it need not be copied.
-                let whole = array.bytes().len() == bytes;
-                let own = Arc::get_mut(array).filter(|_| whole).map(Array::take);
-                match own.map(Memory::into_numbers) {
-                    Some(Ok(numbers)) => {
-                        self.pieces.pop_front();
-                        self.done = 0;
-                        numbers
-                    }
-                    Some(Err(memory)) => {
-                        let numbers = copy_of(memory.bytes());
-                        self.pieces.pop_front();
-                        self.done = 0;
-                        numbers
-                    }
-                    None => copy_of(&array.bytes()[begin..end]),
-                }
-            }
-            Piece::Remote(remote) => {
-                self.read.push(*remote);
-                remote.read(begin, count)?
-            }
-        })
-    }
-}
-
 /// Decodes a value from `input`, by a deserializer that reads from there, too.
 pub(super) fn decode<'de, T, D>(deserializer: D, input: &Input<'_>) -> Result<T, D::Error>
 where
@@ -546,7 +385,7 @@ where
 }
 
 /// The numbers that lie in this memory, which need not be where numbers of this type may lie.
-fn copy_of<N: bytemuck::Pod>(memory: &[u8]) -> Vec<N> {
+pub(super) fn copy_of<N: bytemuck::Pod>(memory: &[u8]) -> Vec<N> {
     let count = memory.len() / size_of::<N>();
     let mut numbers: Vec<N> = Vec::with_capacity(count);
     process::prefer_large_pages(numbers.spare_capacity_mut());

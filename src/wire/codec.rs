@@ -14,7 +14,8 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use super::bulk::{self, Apart, Input, Outgoing, Output, ReadError};
+use super::bulk::{self, Apart, Outgoing, Output};
+use super::input::{Input, ReadError};
 use super::memory::Memory;
 use super::owned::{self, Show};
 use super::payload::{Payload, Piece};
@@ -146,7 +147,7 @@ impl Draft {
 /// Decodes a user's value, which must fill `bytes` exactly.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    decode_input(&Input::new(bytes, []))
+    decode_input(&Input::new(bytes, Vec::new()))
 }
 
 /// Decodes a user's value, which must fill the payload exactly. Large arrays are taken out of it where that is possible, and

@@ -327,7 +327,9 @@ fn initialize(level: Threading) -> bool {
             // Dropping it would disconnect the parent and finalize, even while unwinding.
             let is_alone = universe.world().size() == 1;
             std::mem::forget(universe);
-            nagle::send_at_once_to_daemon();
+            if launch::hurries_daemon() {
+                nagle::send_at_once_to_daemon();
+            }
             if launch::launcher_ends_process() && !pmix::outlive_launcher() {
                 tracing::warn!("the end of the MPI's launcher will end this process");
             }
