@@ -32,6 +32,14 @@ impl Mean {
         self.eighths = self.eighths - self.eighths / 8 + nanos(sample).min(SAMPLE_MAX);
     }
 
+    /// Takes in a sample, which may be the first.
+    pub(super) fn learn_in(mean: &mut Option<Mean>, sample: Duration) {
+        match mean {
+            Some(mean) => mean.learn(sample),
+            None => *mean = Some(Mean::of(sample)),
+        }
+    }
+
     /// The mean in nanoseconds.
     pub(super) fn nanos(self) -> u64 {
         self.eighths / 8
@@ -51,10 +59,7 @@ impl Kinds {
         if index >= self.means.len() {
             self.means.resize(index + 1, None);
         }
-        match &mut self.means[index] {
-            Some(mean) => mean.learn(ran),
-            mean @ None => *mean = Some(Mean::of(ran)),
-        }
+        Mean::learn_in(&mut self.means[index], ran);
     }
 
     /// What a task of a kind is expected to take.

@@ -229,7 +229,7 @@ impl Scheduler {
                 worker.proven = true;
                 program.health.on_proof();
             }
-            learn(&mut program.ran_mean, ran);
+            Mean::learn_in(&mut program.ran_mean, ran);
             self.counted.answered += 1;
             let answered = self.tasks.remove(task.0).expect("held tasks are known");
             self.alarms.reset(task, answered.alarm(), None);
@@ -456,11 +456,4 @@ impl Scheduler {
 /// The id of the program at this index.
 pub(super) fn program_id(index: usize) -> ProgramId {
     ProgramId(u32::try_from(index).expect("programs are few"))
-}
-
-fn learn(mean: &mut Option<Mean>, sample: Duration) {
-    match mean {
-        Some(mean) => mean.learn(sample),
-        None => *mean = Some(Mean::of(sample)),
-    }
 }

@@ -174,9 +174,10 @@ struct Source<'a, 'b>(&'a Input<'b>);
 
 impl Reader for Source<'_, '_> {
     fn read(&mut self, bytes: &mut [u8]) -> Result<(), DecodeError> {
-        let additional = bytes.len().saturating_sub(self.0.left());
         self.0.read(bytes).map_err(|error| match error {
-            ReadError::Short { .. } => DecodeError::UnexpectedEnd { additional },
+            ReadError::Short { .. } => {
+                DecodeError::UnexpectedEnd { additional: bytes.len().saturating_sub(self.0.left()) }
+            }
             ReadError::Remote(_) => DecodeError::OtherString(error.to_string()),
         })
     }
@@ -351,8 +352,7 @@ mod tests {
         let error = decode_payload::<Vec<u32>>(payload()).expect_err("half of it is left");
         assert!(error.to_string().contains("left over"), "{error}");
         assert!(decode_payload::<Vec<u128>>(payload()).is_err());
-        let mut twice = (2 * numbers.len() as u64).to_le_bytes().to_vec();
-        twice.truncate(8);
+        let twice = (2 * numbers.len() as u64).to_le_bytes().to_vec();
         let array = Piece::array(Memory::of(numbers.clone()));
         let payload = Payload::of(vec![Piece::Bytes(twice.into()), array]);
         assert_eq!(decode_payload::<Vec<u32>>(payload).expect("it is whole"), halves);

@@ -323,29 +323,16 @@ fn build_many<'a>(
     payloads: impl Iterator<Item = &'a Payload> + Clone,
     lend: bool,
 ) -> Parcel {
-    let (heads, parts) = (ByteBuf::from(heads), payloads.clone().flat_map(Payload::parts));
-    if !payloads.clone().any(|payload| payload.is_remote() || lend && payload.arrays().next().is_some()) {
-        return build(sent, &heads, parts);
-    }
+    let (heads, parts) = (ByteBuf::from(heads), payloads.flat_map(Payload::parts));
     let (mut arrays, mut at) = (Vec::new(), 0);
     for part in parts.clone() {
-        let array = match part {
-            Part::Array(array) if lend => Some(array.whereabouts()),
-            Part::Remote(remote) => Some(*remote),
-            Part::Bytes(_) | Part::Array(_) => None,
-        };
-        arrays.extend(array.map(|array| Lent { at, array }));
+        arrays.extend(part.lent(lend).map(|array| Lent { at, array }));
         at = at.saturating_add(part.len() as u64);
     }
-    build(
-        lent,
-        &(arrays, heads),
-        parts.filter(|part| match part {
-            Part::Bytes(_) => true,
-            Part::Array(_) => !lend,
-            Part::Remote(_) => false,
-        }),
-    )
+    if arrays.is_empty() {
+        return build(sent, &heads, parts);
+    }
+    build(lent, &(arrays, heads), parts.filter(|part| part.lent(lend).is_none()))
 }
 
 impl AnswerMessage {

@@ -63,6 +63,15 @@ impl Part<'_> {
         }
     }
 
+    /// Where the other side finds it, if it is not sent: an array, where those are lent, and what was lent to this process.
+    pub(super) fn lent(self, lend: bool) -> Option<Remote> {
+        match self {
+            Self::Bytes(_) => None,
+            Self::Array(array) => lend.then(|| array.whereabouts()),
+            Self::Remote(remote) => Some(*remote),
+        }
+    }
+
     /// What this process has of it.
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
@@ -174,10 +183,9 @@ impl Payload {
 
     /// As whoever it is lent to has it.
     pub(crate) fn lent(&self) -> Self {
-        let pieces = self.parts().map(|part| match part {
-            Part::Array(array) => Piece::Remote(array.whereabouts()),
-            Part::Bytes(_) | Part::Remote(_) => Piece::Bytes(part.to_bytes()),
-        });
+        let pieces = self
+            .parts()
+            .map(|part| part.lent(true).map_or_else(|| Piece::Bytes(part.to_bytes()), Piece::Remote));
         Self::of(pieces.collect())
     }
 

@@ -31,17 +31,19 @@ const MEETING_LIMIT_FAST: &CStr = c"10";
 pub(super) struct Ports {
     office: Office,
     names: RefCell<PortNames>,
+    limit: &'static CStr,
 }
 
 /// One worker on its way.
 pub(super) struct Birth {
     port: CString,
+    limit: &'static CStr,
     news: Receiver<bool>,
 }
 
 impl Ports {
     /// None where the library calls its ports otherwise than expected.
-    pub(super) fn learn(office: Office, spawner: &Comm) -> Option<Self> {
+    pub(super) fn learn(office: Office, spawner: &Comm, containment: Containment) -> Option<Self> {
         // Only there the library says what it calls a port, however long that is.
         let question = Wanted {
             command: c"offshoot".to_owned(),
@@ -57,7 +59,11 @@ impl Ports {
                 "what the MPI calls its ports is not understood: workers are spawned in one call each"
             );
         }
-        Some(Self { names: RefCell::new(names?), office })
+        let limit = match containment {
+            Containment::Survivable => MEETING_LIMIT,
+            Containment::Fast => MEETING_LIMIT_FAST,
+        };
+        Some(Self { names: RefCell::new(names?), office, limit })
     }
 }
 
@@ -72,7 +78,7 @@ impl Birth {
             let _ = tell.send(is_coming);
             doorbell.ring();
         });
-        Some(Self { port, news })
+        Some(Self { port, limit: ports.limit, news })
     }
 
     pub(super) fn has_news(&self) -> bool {
@@ -90,12 +96,8 @@ impl Birth {
         if !is_coming {
             return Err(Failed::new("it ended before it could be met"));
         }
-        let limit = match launch::prepared().map(|prepared| prepared.transport.containment) {
-            Some(Containment::Survivable) => MEETING_LIMIT,
-            Some(Containment::Fast) | None => MEETING_LIMIT_FAST,
-        };
         let mut info = Info::new()?;
-        info.set(c"timeout", limit)?;
+        info.set(c"timeout", self.limit)?;
         Ok(spawner.accept(&self.port, &info)?)
     }
 }

@@ -132,11 +132,12 @@ impl Runtime {
         }
         // Of an MPI that the host has initialized, neither when nor how is known, nor what it does about errors.
         let prepared = launch::prepared().filter(|_| ours).map(|prepared| prepared.transport.containment);
-        let _ = CONTAINMENT.set(prepared.unwrap_or(Containment::Fast));
+        let containment = prepared.unwrap_or(Containment::Fast);
+        let _ = CONTAINMENT.set(containment);
         let _ = THREAD_LEVEL.set(level(provided));
         let duplicate = || Comm::duplicate_self().map_err(|error| BuildError::Mpi(error.to_string()));
         let spawner = duplicate()?;
-        let ports = office.and_then(|office| Ports::learn(office, &spawner));
+        let ports = office.and_then(|office| Ports::learn(office, &spawner, containment));
         let spawner_thread = if launch::spawns_aside() && ports.is_none() && provided >= Threading::Multiple {
             let thread = Spawner::start(duplicate()?, control.clone(), Arc::clone(&doorbell));
             Some(thread.map_err(|error| BuildError::System(error.to_string()))?)
