@@ -57,7 +57,7 @@ pub(crate) struct Family {
     /// Whether its daemon must not know a guard's end before it knows the worker's; and waits, after the guard's
     /// end, for that of the guard's standard error.
     pub(super) needs_burial: bool,
-    /// Whether what a process says to its daemon is to be sent at once, piece by piece (`transport/mpi/nagle.rs`).
+    /// Whether what a process says to its daemon at its end is to be sent at once, piece by piece (`transport/mpi/nagle.rs`).
     pub(super) hurries_daemon: bool,
     /// How long nothing is spawned after a spawn whose worker has not said anything.
     pub(super) greeting: Duration,

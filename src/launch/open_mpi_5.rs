@@ -140,8 +140,6 @@ pub(super) const FAMILY: Family = Family {
         ],
     },
     needs_burial: false,
-    // It would ask `prte` for a worker that has just died before that knows of it, and wait for its answer for ever
-    // (`PMIx_Get` for a connection that comes in, 5.0.11).
     hurries_daemon: false,
     // The connection of a worker that has just begun is taken in by any later call, from within which MPI asks PMIx who that
     // is, and waits for ever if the worker's job is over by then. So a spawn, which takes its time, waits until the last

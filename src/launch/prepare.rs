@@ -181,7 +181,7 @@ pub(crate) fn awaited_port() -> Option<String> {
     }
 }
 
-/// Whether what this process says to its daemon is to be sent at once.
+/// Whether what this process says to its daemon at its end is to be sent at once.
 pub(crate) fn hurries_daemon() -> bool {
     Family::of_this_process().is_some_and(|family| family.hurries_daemon)
 }

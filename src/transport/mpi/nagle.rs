@@ -14,7 +14,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 /// How the variables begin in which PMIx says where its server is: `NAME;tcp4://127.0.0.1:PORT`.
 const SERVER_VARIABLES: &str = "PMIX_SERVER_URI";
 
-/// Finds the connection to the daemon, in a process that has initialized MPI. Where the system does not let a process
+/// Finds the connection to the daemon, in a process that is about to finalize MPI. Where the system does not let a process
 /// look at its own descriptors, all is as before.
 pub(super) fn send_at_once_to_daemon() {
     let servers: Vec<SocketAddr> = env::vars_os()

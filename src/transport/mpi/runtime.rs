@@ -12,7 +12,7 @@ use mpi::traits::*;
 
 use super::birth::Ports;
 use super::farewell::{self, is_finalized};
-use super::ffi::{self, Comm};
+use super::ffi::{self, Comm, MpiError};
 use super::nagle;
 use super::pmix;
 use super::spawner::{Health, Spawner};
@@ -248,7 +248,7 @@ impl Runtime {
         }
         let freed = self.spawner.free();
         let finalized =
-            if self.ours { self.pulse.during(Call::Finalize, FINALIZE_LIMIT, ffi::finalize) } else { Ok(()) };
+            if self.ours { self.pulse.during(Call::Finalize, FINALIZE_LIMIT, finalize) } else { Ok(()) };
         if let Err(error) = freed.and(finalized) {
             tracing::warn!("MPI did not end well: {error}");
         }
@@ -313,12 +313,21 @@ pub(crate) fn stand_in() {
 
 /// Finalizes MPI in a guard that has stood in.
 pub(crate) fn finish_standing_in() {
-    let _ = ffi::finalize();
+    let _ = finalize();
 }
 
 /// Finalizes MPI in a worker that is disconnected from its host.
 pub(crate) fn finalize_worker() -> Result<(), String> {
-    ffi::finalize().map_err(|error| error.to_string())
+    finalize().map_err(|error| error.to_string())
+}
+
+/// Finalizes MPI, without the pauses between what it says to its daemon. Not before: what else depends on the order in which the
+/// daemon hears of things stays as its makers know it.
+fn finalize() -> Result<(), MpiError> {
+    if launch::hurries_daemon() {
+        nagle::send_at_once_to_daemon();
+    }
+    ffi::finalize()
 }
 
 /// Initializes MPI unless that was done before; returns whether it was done here.
@@ -328,9 +337,6 @@ fn initialize(level: Threading) -> bool {
             // Dropping it would disconnect the parent and finalize, even while unwinding.
             let is_alone = universe.world().size() == 1;
             std::mem::forget(universe);
-            if launch::hurries_daemon() {
-                nagle::send_at_once_to_daemon();
-            }
             if launch::launcher_ends_process() && !pmix::outlive_launcher() {
                 tracing::warn!("the end of the MPI's launcher will end this process");
             }
