@@ -1,5 +1,5 @@
-//! Process control: environment, signals, children, the end of the process. What it has of memory, and the secret of its
-//! guards, are below.
+//! Process control: environment, signals, children, the end of the process. What it has of memory, the secret of its
+//! guards and the machine's other processes are below.
 #![allow(unsafe_code)]
 
 use std::env;
@@ -21,12 +21,14 @@ mod peer;
 mod sealed;
 mod secret;
 mod shared;
+mod table;
 
 pub(crate) use heap::{give_back_freed_memory, keep_freed_memory, prefer_large_pages};
 pub(crate) use peer::{LENDING, Probe, address_of, is_lending, probe, read_memory};
 pub(crate) use sealed::{Sealed, seal};
 pub(crate) use secret::{make_secret, read_secret, secret, secret_file, secret_setting, take_secret};
 pub(crate) use shared::{Board, Words, create_words, open_words};
+pub(crate) use table::{Entry, has_ended, processes};
 
 static ORIGINAL: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
 

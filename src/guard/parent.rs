@@ -77,7 +77,7 @@ impl Parent {
 
     /// Whether its process, on this host, has ended.
     pub(super) fn is_dead(&self) -> bool {
-        self.process.is_some_and(|process| i32::try_from(process).is_ok_and(launch::has_ended))
+        self.process.is_some_and(process::has_ended)
     }
 
     /// What to start; `None` if the parent is gone or changes its mind.

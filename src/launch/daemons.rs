@@ -12,16 +12,7 @@ use super::family::Family;
 use super::preflight::Job;
 use super::prepare::prepared;
 use super::scratch;
-use crate::process;
-
-/// One process, as far as it matters here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Process {
-    id: i32,
-    parent: i32,
-    name: String,
-    ended: bool,
-}
+use crate::process::{self, Entry};
 
 /// The launchers that this process has started.
 #[derive(Debug, Default)]
@@ -32,14 +23,14 @@ pub(crate) struct Launchers {
 impl Launchers {
     /// Looks which there are. A spawn may start one, and later ones go through it.
     pub(crate) fn look(&mut self) {
-        let own = own_daemons(&processes());
-        let living = own.into_iter().filter(|launcher| !launcher.ended);
+        let own = own_daemons(&process::processes());
+        let living = own.into_iter().filter(|launcher| !launcher.has_ended);
         self.seen.extend(living.map(|launcher| (launcher.id, launcher.name)));
     }
 
     /// Whether one of those that were seen has ended, so that what waits for it waits in vain.
     pub(crate) fn loss(&self) -> Option<String> {
-        let (id, name) = self.seen.iter().find(|(id, _)| has_ended(**id))?;
+        let (id, name) = self.seen.iter().find(|(id, _)| process::has_ended(**id))?;
         Some(format!("its launcher `{name}` (process {id}) has ended"))
     }
 }
@@ -54,15 +45,18 @@ pub(crate) fn launcher_ends_process() -> bool {
 /// Has the daemons that this process's MPI has started end after it. Only where that cannot be finalized, and
 /// not before: a thread that is caught in MPI crashes when its launcher goes.
 pub(crate) fn end_daemons() {
-    let all = processes();
-    let direct: Vec<_> = own_daemons(&all).into_iter().filter(|daemon| !daemon.ended).collect();
+    let all = process::processes();
+    let direct: Vec<_> = own_daemons(&all).into_iter().filter(|daemon| !daemon.has_ended).collect();
     let family = prepared().and_then(|prepared| prepared.family);
     let is_hydra = family.is_some_and(|family| family.launcher.needs_decoy);
     let mut victims: Vec<i32> = Vec::new();
     if is_hydra {
         // A hydra that is left to notice by itself kills whole process groups. It stands still until what it
         // watches has been killed, or it would act on that.
-        direct.iter().for_each(|launcher| launcher.signal(Signal::STOP));
+        for launcher in direct.iter().filter_map(|launcher| Pid::from_raw(launcher.id)) {
+            // It may have ended by itself.
+            let _ = kill_process(launcher, Signal::STOP);
+        }
         let is_direct = |id| direct.iter().any(|launcher| launcher.id == id);
         let proxies = all.iter().filter(|process| is_direct(process.parent) && is_daemon(&process.name));
         victims.extend(proxies.map(|proxy| proxy.id));
@@ -95,30 +89,16 @@ pub(super) fn end_widowed_launcher() {
     // Another guard may have done so.
     let _ = kill_process(launcher, Signal::KILL);
     let until = Instant::now() + DEATH;
-    while !has_ended(id) && Instant::now() < until {
+    while !process::has_ended(id) && Instant::now() < until {
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-impl Process {
-    fn signal(&self, signal: Signal) {
-        // It may have ended by itself.
-        if let Some(id) = Pid::from_raw(self.id) {
-            let _ = kill_process(id, signal);
-        }
-    }
-}
-
-/// Whether a process is gone, or nobody has waited for it yet.
-pub(crate) fn has_ended(id: i32) -> bool {
-    look_at(id).is_none_or(|process| process.ended)
-}
-
 /// The daemons among this process's children.
-fn own_daemons(all: &[Process]) -> Vec<Process> {
+fn own_daemons(all: &[Entry]) -> Vec<Entry> {
     let own = std::process::id();
-    let is_own = |process: &&Process| u32::try_from(process.parent) == Ok(own);
-    let is_ours = |process: &&Process| is_daemon(&process.name) && is_for_spawns(process.id);
+    let is_own = |process: &&Entry| u32::try_from(process.parent) == Ok(own);
+    let is_ours = |process: &&Entry| is_daemon(&process.name) && is_for_spawns(process.id);
     all.iter().filter(is_own).filter(is_ours).cloned().collect()
 }
 
@@ -140,39 +120,4 @@ fn is_daemon(name: &str) -> bool {
     let is_called =
         |daemon: &&str| daemon.starts_with(name) && (name.len() >= 15 || daemon.len() == name.len());
     family.is_some_and(|family| family.launcher.daemons.iter().any(is_called))
-}
-
-fn processes() -> Vec<Process> {
-    let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let ids = folders.filter_map(|folder| folder.file_name().to_str()?.parse().ok());
-    ids.filter_map(look_at).collect()
-}
-
-fn look_at(id: i32) -> Option<Process> {
-    parse(id, &fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
-}
-
-/// Reads `/proc/ID/stat`. The name in its second column may hold anything, the last `)` ends it.
-fn parse(id: i32, stat: &str) -> Option<Process> {
-    let (before, after) = stat.rsplit_once(')')?;
-    let mut columns = after.split_ascii_whitespace();
-    Some(Process {
-        id,
-        name: before.split_once('(')?.1.to_owned(),
-        ended: matches!(columns.next()?, "Z" | "X"),
-        parent: columns.next()?.parse().ok()?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_the_process_table_is_understood() {
-        let process = parse(12, "12 (hydra (x) proxy) Z 3 4 5 0 -1").expect("it is well formed");
-        let expected = Process { id: 12, parent: 3, name: "hydra (x) proxy".to_owned(), ended: true };
-        assert_eq!(process, expected);
-        assert_eq!(parse(12, "nonsense"), None);
-    }
 }

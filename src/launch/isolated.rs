@@ -112,19 +112,13 @@ pub(crate) fn remove_daemons_folders() {
             let name = job.file_name().to_string_lossy().into_owned();
             let daemon: Option<u32> = name.strip_prefix("pid.").and_then(|id| id.parse().ok());
             let _ = match daemon {
-                Some(id) if has_ended(id) => fs::remove_dir_all(job.path()),
+                Some(id) if process::has_ended(id) => fs::remove_dir_all(job.path()),
                 // It fails for what is not empty.
                 _ => fs::remove_dir(job.path()),
             };
         }
         let _ = fs::remove_dir(sessions.path());
     }
-}
-
-/// Whether a process is gone, or nobody has asked how it ended.
-fn has_ended(id: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with(['Z', 'X']))
 }
 
 /// How long a folder may be empty and still be somebody's.

@@ -33,7 +33,7 @@ mod scratch;
 mod segments;
 mod transport;
 
-pub(crate) use daemons::{Launchers, end_daemons, has_ended, launcher_ends_process};
+pub(crate) use daemons::{Launchers, end_daemons, launcher_ends_process};
 pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
 pub(crate) use family::Answer;

@@ -11,9 +11,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::daemons::{end_widowed_launcher, has_ended};
+use super::daemons::end_widowed_launcher;
 use super::family::{Family, Scratch};
 use super::prepare::prepared;
+use crate::process::has_ended;
 
 fn scratch_of_host() -> Option<&'static Scratch> {
     prepared()?.family?.scratch.as_ref()
@@ -74,7 +75,7 @@ pub(super) fn remove_launcher_folder(folder: &Path) {
 
 /// In a guard that leaves: if its host is dead, it ends the launcher that has started it, and removes that one's folder.
 pub(crate) fn clear_up_after(host: u32) {
-    if !i32::try_from(host).is_ok_and(has_ended) {
+    if !has_ended(host) {
         return;
     }
     end_widowed_launcher();
@@ -82,7 +83,7 @@ pub(crate) fn clear_up_after(host: u32) {
     let Some(folder) = env::var_os(scratch.variable).map(PathBuf::from) else { return };
     let launcher = name(&folder)
         .filter(|name| name.starts_with(scratch.launcher))
-        .and_then(|name| name.rsplit('.').next()?.parse().ok());
+        .and_then(|name| name.rsplit('.').next()?.parse::<u32>().ok());
     if launcher.is_some_and(has_ended) && belongs_to_this_user(&folder) {
         remove_launcher_folder(&folder);
     }
