@@ -30,12 +30,22 @@ scenarios! {
     nobody_else_has_the_socket;
 }
 
-/// Long enough for any time-out to pass. Once is enough: on other MPIs the wait is shorter.
+/// A rank of a job has an isolated pool unless it asks for another.
 #[test]
 fn the_main_thread_waits_in_a_collective() {
+    wait_in_a_collective("auto");
+}
+
+#[test]
+fn the_main_thread_waits_in_a_collective_beside_an_embedded_pool() {
+    wait_in_a_collective("embedded");
+}
+
+/// Long enough for any time-out to pass. Once is enough: on other MPIs the wait is shorter.
+fn wait_in_a_collective(mode: &str) {
     let is_first = library_version().is_ok_and(|version| version.starts_with("Open MPI v4"));
     let waits = Scenario::new("the_main_thread_waits_in_a_collective").launched(&["mpiexec", "-n", "2"]);
-    println!("{}", waits.argument(if is_first { "10" } else { "3" }).run());
+    println!("{}", waits.argument(mode).argument(if is_first { "10" } else { "3" }).run());
 }
 
 /// The MPI of another family than this one's, as the loader or a folder of the project has it.

@@ -151,6 +151,8 @@ pub(super) enum Value {
     Prefix,
     /// It is set to the user's home directory, unless the user has set it.
     Home,
+    /// A list of components of Open MPI excludes these too, unless the user has set it.
+    Excluding(&'static [&'static str]),
     /// It is taken out, whoever has set it.
     Removed,
 }
@@ -163,6 +165,8 @@ pub(super) enum When {
     Root,
     /// This process was started by Slurm, in an allocation or a step.
     Slurm,
+    /// This machine has no device whose name begins so.
+    Lacking(&'static [&'static str]),
 }
 
 /// The program through which an implementation spawns.

@@ -43,6 +43,13 @@ pub(super) const FAMILY: Family = Family {
             when: When::Always,
             why: "otherwise the death of one worker ends the host and all other workers",
         },
+        // Both libraries do so as soon as they are loaded, which `cm` does to see whether they have work.
+        Setting {
+            name: "OMPI_MCA_mtl",
+            value: Value::Excluding(&["psm", "psm2"]),
+            when: When::Lacking(&["hfi1", "ipath"]),
+            why: "without Omni-Path or InfiniPath their libraries still take 100 ms each to measure the clock, in every process",
+        },
         Setting {
             name: "OMPI_ALLOW_RUN_AS_ROOT",
             value: Value::Set("1"),

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use super::decoy::{self, Plan};
 use super::family::{Answer, Family, Release, Setting, Value, When};
 use super::installation::{self, Installation};
 use super::manager::{self, Choice, ProcessManager};
+use super::parameters;
 use super::preflight::Job;
 use super::transport::{self, Transport};
 use crate::containment::Containment;
@@ -114,6 +116,7 @@ fn apply(setting: &Setting, installation: &Installation) -> Option<Variable> {
         When::Always => true,
         When::Root => rustix::process::geteuid().is_root(),
         When::Slurm => env::var_os("SLURM_JOB_ID").is_some(),
+        When::Lacking(devices) => !has_device(devices),
     };
     let before = env::var_os(setting.name);
     let outcome = match (setting.value, before) {
@@ -123,14 +126,25 @@ fn apply(setting: &Setting, installation: &Installation) -> Option<Variable> {
             process::remove_variable(setting.name);
             Outcome::Removed
         }
-        (Value::Set(_) | Value::Prefix | Value::Home, Some(theirs)) => {
+        (Value::Set(_) | Value::Prefix | Value::Home | Value::Excluding(_), Some(theirs)) => {
             Outcome::Left(theirs.to_string_lossy().into_owned())
         }
         (Value::Set(value), None) => set(setting.name, value.as_ref()),
         (Value::Home, None) => set(setting.name, home().as_os_str()),
         (Value::Prefix, None) => set(setting.name, installation.prefix()?.as_os_str()),
+        (Value::Excluding(components), None) => {
+            let list = setting.name.strip_prefix("OMPI_MCA_").unwrap_or(setting.name);
+            set(setting.name, parameters::exclude(list, components, installation)?.as_ref())
+        }
     };
     Some(Variable { name: setting.name, outcome, why: setting.why })
+}
+
+fn has_device(beginnings: &[&str]) -> bool {
+    let mut devices = fs::read_dir("/dev").into_iter().flatten().flatten();
+    devices.any(|device| {
+        beginnings.iter().any(|beginning| device.file_name().to_string_lossy().starts_with(beginning))
+    })
 }
 
 /// As the list of users has it; a user without one is at home where everybody may write.

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, unbounded};
 use rustc_hash::FxHashMap;
 
+use super::Runtime;
 use super::ffi::{Comm, Completed, MpiError, Operations, Received};
 use super::places::Places;
 use super::spawner::Health;
 use super::starts::{GUARD_PATIENCE, Newborn, Starts, Terms};
+use super::traffic::{self, CONNECTING};
 use super::words::{describe, failure};
-use super::{Runtime, traffic};
 use crate::ids::WorkerId;
 use crate::launch::{self, Program, Site};
 use crate::transport::bells::WorkerBell;
@@ -63,6 +64,8 @@ struct Peer {
     is_suspect: bool,
     /// Whether its guard has told that it is dead. What it sent before is still taken in.
     is_dead: bool,
+    /// When it has come, if it has not said anything yet.
+    mute_since: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,6 +73,13 @@ enum Operation {
     SendTo(WorkerId),
     ReceiveFrom(WorkerId),
     TakeCreditFrom(WorkerId),
+}
+
+impl Peer {
+    /// Whether its first word may still need this side's attention.
+    fn is_connecting(&self) -> bool {
+        self.mute_since.is_some_and(|since| since.elapsed() < CONNECTING)
+    }
 }
 
 impl MpiTransport {
@@ -104,10 +114,21 @@ impl MpiTransport {
                     self.tickets.insert(ticket, worker);
                     self.waiting.extend(end.map(|(ended, at)| (ticket, Notice::Ended(ended, at))));
                     let (outbox, inbox) = (Outbox::new(self.flow), Inbox::new(self.flow));
-                    let (receiving, is_suspect, is_dead) = (false, false, false);
-                    let peer = Peer { comm, ticket, bell, outbox, inbox, receiving, is_suspect, is_dead };
+                    let (receiving, is_suspect, is_dead, now) = (false, false, false, Instant::now());
+                    let mute_since = Some(now);
+                    let peer = Peer {
+                        comm,
+                        ticket,
+                        bell,
+                        outbox,
+                        inbox,
+                        receiving,
+                        is_suspect,
+                        is_dead,
+                        mute_since,
+                    };
                     self.peers.insert(worker, peer);
-                    self.silent = Some((worker, Instant::now()));
+                    self.silent = Some((worker, now));
                     reports.push(Report::Spawned { worker });
                 }
             }
@@ -229,6 +250,7 @@ impl MpiTransport {
     ) -> Result<(), String> {
         let Some(peer) = self.peers.get_mut(&worker) else { return Ok(()) };
         peer.receiving = false;
+        peer.mute_since = None;
         self.silent.take_if(|(silent, _)| *silent == worker);
         let Some(Received { memory, came }) = message else {
             peer.outbox.credit().map_err(|error| error.to_string())?;
@@ -372,7 +394,7 @@ impl Transport for MpiTransport {
             || self.starts.is_pending()
             || !self.leaving.is_empty()
             || !self.suspects.is_empty()
-            || self.peers.values().any(|peer| !peer.outbox.is_empty())
+            || self.peers.values().any(|peer| !peer.outbox.is_empty() || peer.is_connecting())
     }
 
     fn bytes_under_way(&self) -> usize {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::ffi::{Comm, Completed, MpiError, Operations, Received};
-use super::traffic;
+use super::traffic::{self, CONNECTING};
 use crate::process;
 use crate::transport::bells::Pair;
 use crate::transport::{Attention, Link, LinkError, Patience};
@@ -30,6 +30,8 @@ pub(crate) struct MpiLink {
     /// Whether a message is being received. One at a time keeps them in order: a small one may end before a
     /// large one that was found earlier.
     receiving: bool,
+    /// When it was made, if nothing has come yet.
+    mute_since: Option<Instant>,
     /// What wakes the host, and this worker, where both are on one machine.
     bells: Option<Rc<Pair>>,
 }
@@ -45,7 +47,8 @@ impl MpiLink {
     pub(crate) fn new(host: Comm, flow: Option<Flow>, bells: Option<Pair>) -> Self {
         let (outbox, inbox) = (Outbox::new(flow), Inbox::new(flow));
         let (operations, arrived) = (Operations::new(), VecDeque::new());
-        Self { host, operations, outbox, inbox, arrived, receiving: false, bells: bells.map(Rc::new) }
+        let (mute_since, bells) = (Some(Instant::now()), bells.map(Rc::new));
+        Self { host, operations, outbox, inbox, arrived, receiving: false, mute_since, bells }
     }
 
     /// Leaves the host, which does the same, and ends MPI. What was sent has been flushed.
@@ -77,6 +80,7 @@ impl MpiLink {
         }
         let has_moved = message.is_some() || credit;
         self.receiving &= !has_moved;
+        self.mute_since.take_if(|_| has_moved);
         if credit {
             self.outbox.credit()?;
         }
@@ -123,6 +127,7 @@ impl MpiLink {
         match &self.bells {
             // What is under way needs this side's attention.
             _ if !self.operations.is_empty() => Attention::to(self.operations.bytes()),
+            _ if self.mute_since.is_some_and(|since| since.elapsed() < CONNECTING) => Attention::to(0),
             Some(_) => Attention::Rung,
             None => Attention::Remote,
         }
