@@ -34,7 +34,7 @@ mod scratch;
 mod segments;
 mod transport;
 
-pub(crate) use daemons::{Launchers, end_daemons, launcher_ends_process};
+pub(crate) use daemons::{Launchers, end_daemons, end_useless_launcher, launcher_ends_process};
 pub(crate) use decoy::{Decoy, plain_path};
 pub(crate) use executable::check_program;
 pub(crate) use family::Answer;

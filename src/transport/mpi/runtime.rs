@@ -251,6 +251,8 @@ impl Runtime {
             if self.ours { self.pulse.during(Call::Finalize, FINALIZE_LIMIT, finalize) } else { Ok(()) };
         if let Err(error) = freed.and(finalized) {
             tracing::warn!("MPI did not end well: {error}");
+        } else if self.ours && has_losses {
+            launch::end_useless_launcher();
         }
     }
 }
