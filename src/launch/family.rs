@@ -26,6 +26,8 @@ pub(crate) struct Family {
     pub(super) refuses: fn(&str) -> Option<Refusal>,
     /// What must be in the environment before `MPI_Init`, and why. What the user has set stays.
     pub(super) environment: &'static [Setting],
+    /// The same where it chooses the transport itself: what it need not look for, and takes its time over.
+    pub(super) unsought: &'static [Setting],
     /// What each `MPI_Comm_spawn` is told, as keys and values of its info.
     pub(super) spawn_info: &'static [(&'static str, &'static str)],
     /// An environment variable that its launcher hands on to what is spawned, wherever that is: not every

@@ -23,6 +23,7 @@ pub(super) const FAMILY: Family = Family {
             why: "the library looks there for its tuning files and network libraries",
         },
     ],
+    unsought: &[],
     spawn_info: &[],
     secret_variable: None,
     environment_key: None,

@@ -27,6 +27,7 @@ pub(super) const FAMILY: Family = Family {
         when: When::Slurm,
         why: "hydra starts its proxies with `srun`, which waits for the cores that the host's own step holds",
     }],
+    unsought: &[],
     spawn_info: &[],
     secret_variable: None,
     environment_key: None,

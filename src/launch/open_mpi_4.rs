@@ -43,13 +43,6 @@ pub(super) const FAMILY: Family = Family {
             when: When::Always,
             why: "otherwise the death of one worker ends the host and all other workers",
         },
-        // Both libraries do so as soon as they are loaded, which `cm` does to see whether they have work.
-        Setting {
-            name: "OMPI_MCA_mtl",
-            value: Value::Excluding(&["psm", "psm2"]),
-            when: When::Lacking(&["hfi1", "ipath"]),
-            why: "without Omni-Path or InfiniPath their libraries still take 100 ms each to measure the clock, in every process",
-        },
         Setting {
             name: "OMPI_ALLOW_RUN_AS_ROOT",
             value: Value::Set("1"),
@@ -69,6 +62,12 @@ pub(super) const FAMILY: Family = Family {
             why: "a process of a Slurm step takes itself for one that `srun` started as a rank, and cannot spawn",
         },
     ],
+    unsought: &[Setting {
+        name: "OMPI_MCA_mtl",
+        value: Value::Excluding(&["psm", "psm2"]),
+        when: When::Lacking(&["hfi1", "ipath"]),
+        why: "without Omni-Path or InfiniPath their libraries still take 100 ms each to measure the clock, in every process",
+    }],
     // A worker for each core, and the host beside them, which waits most of the time: there are never slots
     // enough. The key works in a job of mpiexec too, whose launcher has an environment of its own; the variable
     // above is for what else this process may spawn.

@@ -76,6 +76,13 @@ pub(super) const FAMILY: Family = Family {
             why: "prte refuses to run as root",
         },
     ],
+    // What libfabric has drivers for and Open MPI uses it for. TCP is not: it has that itself.
+    unsought: &[Setting {
+        name: "OMPI_MCA_btl",
+        value: Value::Excluding(&["ofi"]),
+        when: When::Lacking(&["infiniband", "hfi1", "ipath", "cxi", "kgni"]),
+        why: "without a network for it libfabric is asked for one all the same, which takes a second in every process",
+    }],
     // As with Open MPI 4.
     spawn_info: &[("map_by", "slot:OVERSUBSCRIBE")],
     secret_variable: Some("OMPI_MCA_offshoot_secret"),

@@ -83,8 +83,14 @@ pub(crate) fn prepare() {
         Some(family) => {
             tracing::debug!("MPI is {}", family.name);
             variables.extend(family.environment.iter().filter_map(|setting| apply(setting, &installation)));
-            if let (Containment::Survivable, Ok(means)) = (transport.containment, &family.survivable) {
-                variables.extend(means.settings().filter_map(|setting| apply(setting, &installation)));
+            match (transport.containment, &family.survivable) {
+                (Containment::Survivable, Ok(means)) => {
+                    variables.extend(means.settings().filter_map(|setting| apply(setting, &installation)));
+                }
+                _ => {
+                    let unsought = family.unsought.iter();
+                    variables.extend(unsought.filter_map(|setting| apply(setting, &installation)));
+                }
             }
             variables.extend(put_launcher_first(&installation));
         }
