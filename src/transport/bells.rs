@@ -10,6 +10,7 @@ use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::str::FromStr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Doorbell;
@@ -18,12 +19,14 @@ use crate::wire::control::BellPlace;
 
 /// As many workers of one machine can have a bell at once. Others look now and then.
 const WORKERS_MAX: u32 = 2000;
-/// The words: the host's bell, a number that says which host it is, and the workers'. Where the MPI is in an isolated
+/// The words: the host's bell, a number that says which host it is, and the workers' bells. Where the MPI is in an isolated
 /// parent, that is the host here, and the pool's host behind it has the third.
 const HOST: u32 = 0;
 const MARK: u32 = 1;
 const BEHIND: u32 = 2;
-const FIRST_WORKER: u32 = 3;
+/// Which word is that of the worker who was needed last, and will be next; 0 if there was none yet.
+const NEXT: u32 = 3;
+const FIRST_WORKER: u32 = 4;
 const WORDS: usize = (FIRST_WORKER + WORKERS_MAX) as usize;
 
 /// The bells of a host.
@@ -62,14 +65,15 @@ impl Bells {
         let mut mark = [0; 4];
         rustix::rand::getrandom(&mut mark, rustix::rand::GetRandomFlags::empty())?;
         let mark = u32::from_ne_bytes(mark);
-        word(words, MARK).store(mark, std::sync::atomic::Ordering::Relaxed);
+        word(words, MARK).store(mark, Ordering::Relaxed);
         let free = Mutex::new((FIRST_WORKER..FIRST_WORKER + WORKERS_MAX).collect());
         Ok(Arc::new(Self { words, file, mark, free }))
     }
 
     /// The host's own.
     pub(crate) fn of_host(&self) -> Doorbell {
-        Doorbell::Shared(word(self.words, HOST))
+        let Self { words, .. } = *self;
+        Doorbell::Leading { own: word(words, HOST), next: word(words, NEXT), all: words }
     }
 
     /// That of the host behind an isolated parent.
@@ -97,6 +101,7 @@ impl WorkerBell {
     }
 
     pub(crate) fn ring(&self) {
+        word(self.bells.words, NEXT).store(self.at, Ordering::Relaxed);
         self.bell.ring();
     }
 }
@@ -113,7 +118,7 @@ pub(crate) fn open(place: BellPlace) -> std::io::Result<OwnedFd> {
     let file: OwnedFd = File::options().read(true).write(true).open(path)?.into();
     // In another name space of processes the number is somebody else's.
     let words = process::open_words(&file, WORDS)?;
-    if word(words, MARK).load(std::sync::atomic::Ordering::Relaxed) != place.mark {
+    if word(words, MARK).load(Ordering::Relaxed) != place.mark {
         return Err(std::io::ErrorKind::NotFound.into());
     }
     Ok(file)
@@ -159,4 +164,67 @@ impl Pair {
 
 fn word(words: Words, at: u32) -> &'static std::sync::atomic::AtomicU32 {
     words.get(at as usize).expect("there are as many words")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Whether a sleeper was rung, rather than left to wake by himself, when `ring` was called.
+    fn is_rung(sleeper: &Doorbell, ring: impl FnOnce()) -> bool {
+        let is_asleep = Barrier::new(2);
+        thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                let until = Instant::now() + Duration::from_millis(200);
+                sleeper.sleep(Some(until), || {
+                    is_asleep.wait();
+                    false
+                })
+            });
+            is_asleep.wait();
+            ring();
+            sleeper.join().expect("it does not panic")
+        })
+    }
+
+    #[test]
+    fn who_wakes_the_host_wakes_the_worker_that_was_needed_last() {
+        let bells = Bells::create().expect("there is memory");
+        let (first, last) = (bells.hang().expect("there is a bell"), bells.hang().expect("there is a bell"));
+        let host = bells.of_host();
+        let wake_host = || {
+            let is_woken = is_rung(&host, || bells.of_host().ring());
+            assert!(is_woken, "the host sleeps on");
+        };
+        assert!(!is_rung(&last.bell, wake_host), "nobody was needed yet");
+        first.ring();
+        last.ring();
+        assert!(is_rung(&last.bell, wake_host));
+        assert!(!is_rung(&first.bell, wake_host));
+    }
+
+    #[test]
+    fn who_finds_the_host_awake_wakes_nobody() {
+        let bells = Bells::create().expect("there is memory");
+        let worker = bells.hang().expect("there is a bell");
+        worker.ring();
+        assert!(!is_rung(&worker.bell, || bells.of_host().ring()));
+    }
+
+    #[test]
+    fn a_worker_finds_its_bell_and_the_hosts() {
+        let bells = Bells::create().expect("there is memory");
+        let worker = bells.hang().expect("there is a bell");
+        let file = open(worker.place()).expect("it is this process's own");
+        let words = process::open_words(&file, WORDS).expect("they are there");
+        let theirs = Doorbell::Shared(word(words, worker.at));
+        assert!(is_rung(&theirs, || worker.ring()));
+        assert!(is_rung(&bells.of_host(), || Doorbell::Shared(word(words, HOST)).ring()));
+        let elsewhere = BellPlace { mark: worker.place().mark.wrapping_add(1), ..worker.place() };
+        assert!(open(elsewhere).is_err(), "those are somebody else's");
+    }
 }

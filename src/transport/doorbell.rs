@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
 
+use crate::process::Words;
+
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
 
@@ -19,6 +21,8 @@ pub(crate) enum Doorbell {
     Private(AtomicU32),
     /// In memory that other processes have, too.
     Shared(&'static AtomicU32),
+    /// The same; and whoever wakes its owner wakes somebody else before: `next` says whose word it is among `all`.
+    Leading { own: &'static AtomicU32, next: &'static AtomicU32, all: Words },
 }
 
 impl Default for Doorbell {
@@ -31,7 +35,7 @@ impl Doorbell {
     fn word(&self) -> (&AtomicU32, futex::Flags) {
         match self {
             Self::Private(word) => (word, futex::Flags::PRIVATE),
-            Self::Shared(word) => (word, futex::Flags::empty()),
+            Self::Shared(word) | Self::Leading { own: word, .. } => (word, futex::Flags::empty()),
         }
     }
 
@@ -42,18 +46,24 @@ impl Doorbell {
         // this sees that it sleeps.
         fence(Ordering::SeqCst);
         if word.load(Ordering::Relaxed) == ASLEEP && word.swap(AWAKE, Ordering::Relaxed) == ASLEEP {
+            if let Self::Leading { next, all, .. } = self {
+                // First: he gets the processor that is free, and the owner this one when this thread goes to sleep.
+                let next = all.get(next.load(Ordering::Relaxed) as usize);
+                next.into_iter().for_each(|next| Self::Shared(next).ring());
+            }
             // It can only fail for a word that is not there.
             let _ = futex::wake(word, flags, u32::MAX >> 1);
         }
     }
 
     /// Sleeps until it is rung, or until the time is over; not at all if `is_needed` says so after
-    /// everybody has been told that this thread sleeps. Only one thread may sleep.
-    pub(crate) fn sleep(&self, until: Option<Instant>, is_needed: impl FnOnce() -> bool) {
+    /// everybody has been told that this thread sleeps. Only one thread may sleep. Whether it was rung.
+    pub(crate) fn sleep(&self, until: Option<Instant>, is_needed: impl FnOnce() -> bool) -> bool {
         let (word, flags) = self.word();
         word.store(ASLEEP, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        if !is_needed() {
+        let is_needed = is_needed();
+        if !is_needed {
             while word.load(Ordering::Acquire) == ASLEEP {
                 let left = until.map_or(Duration::from_secs(3600), |until| {
                     until.saturating_duration_since(Instant::now())
@@ -69,6 +79,6 @@ impl Doorbell {
                 let _ = futex::wait(word, flags, ASLEEP, Some(&left));
             }
         }
-        word.store(AWAKE, Ordering::Relaxed);
+        word.swap(AWAKE, Ordering::Relaxed) != ASLEEP
     }
 }

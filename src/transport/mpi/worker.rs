@@ -1,6 +1,7 @@
 //! The worker's end: one host, rank 0 of the other side.
 
 use std::collections::VecDeque;
+use std::hint;
 use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +19,11 @@ use crate::wire::frame::Parcel;
 
 /// A worker that has had nothing to do for so long gives back the memory that it has kept for more.
 const TIDY_AFTER: Duration = Duration::from_secs(5);
+
+/// Who has taken a nap as long as this has been idle, and so has the host as a rule.
+const DEEP: Duration = Duration::from_millis(10);
+/// For so long it looks for what it was rung for, and yields to nobody: whoever yields on a busy machine waits for all others.
+const LOOK_OUT: Duration = Duration::from_micros(250);
 
 /// The connection of a worker to its host.
 pub(crate) struct MpiLink {
@@ -140,11 +146,24 @@ impl MpiLink {
             return Ok(());
         };
         let mut moved = Ok(false);
-        bells.own.sleep(Some(Instant::now() + nap), || {
+        let is_rung = bells.own.sleep(Some(Instant::now() + nap), || {
             moved = self.progress();
             !matches!(moved, Ok(false))
         });
-        moved.map(drop)
+        moved?;
+        if is_rung && nap > DEEP {
+            self.look_out()?;
+        }
+        Ok(())
+    }
+
+    /// Somebody has woken this worker together with the host's thread, which has to find out first what there is to do.
+    fn look_out(&mut self) -> Result<(), LinkError> {
+        let until = Instant::now() + LOOK_OUT;
+        while !self.progress()? && Instant::now() < until {
+            hint::spin_loop();
+        }
+        Ok(())
     }
 }
 
