@@ -80,30 +80,34 @@ const DEATH: Duration = Duration::from_millis(200);
 /// In a guard whose host is dead, and whose worker is: ends the launcher that has started it, if that was the host's
 /// alone. Left to itself it goes too, but waits for a whole second in between.
 pub(super) fn end_widowed_launcher() {
-    rustix::process::getppid().into_iter().for_each(end_launcher_of_one);
+    let launcher = rustix::process::getppid().filter(|launcher| serves_one(launcher.as_raw_nonzero().get()));
+    launcher.into_iter().for_each(kill_launcher);
 }
 
-/// In a host that has finalized MPI and lost workers before: ends its launcher, which has nobody else. Left to itself it sleeps
+/// In a host that has finalized MPI and lost workers before: ends its launcher, if that is its alone. Left to itself it sleeps
 /// for two seconds if it learns of the host's end before it has taken note of all that were lost.
 pub(crate) fn end_useless_launcher() {
-    let folders = scratch::launcher_folders();
-    let launchers = own_daemons(&process::processes());
-    launchers.iter().filter_map(|launcher| Pid::from_raw(launcher.id)).for_each(end_launcher_of_one);
-    if own_daemons(&process::processes()).iter().all(|launcher| launcher.has_ended) {
-        folders.iter().for_each(|folder| scratch::remove_launcher_folder(folder));
-    }
-}
-
-fn end_launcher_of_one(launcher: Pid) {
-    let id = launcher.as_raw_nonzero().get();
-    let words = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-    if !words.split(|byte| *byte == 0).any(|word| word == SINGLETONS) {
+    let own = own_daemons(&process::processes());
+    let launchers = own.iter().filter(|launcher| !launcher.has_ended && serves_one(launcher.id));
+    let launchers: Vec<_> = launchers.filter_map(|launcher| Pid::from_raw(launcher.id)).collect();
+    // In a job the folder is that of the job's launcher.
+    if launchers.is_empty() {
         return;
     }
+    launchers.into_iter().for_each(kill_launcher);
+    scratch::launcher_folders().iter().for_each(|folder| scratch::remove_launcher_folder(folder));
+}
+
+fn serves_one(launcher: i32) -> bool {
+    let words = fs::read(format!("/proc/{launcher}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).any(|word| word == SINGLETONS)
+}
+
+fn kill_launcher(launcher: Pid) {
     // Somebody else may have done so.
     let _ = kill_process(launcher, Signal::KILL);
     let until = Instant::now() + DEATH;
-    while !process::has_ended(id) && Instant::now() < until {
+    while !process::has_ended(launcher.as_raw_nonzero().get()) && Instant::now() < until {
         thread::sleep(Duration::from_millis(1));
     }
 }

@@ -6,8 +6,9 @@
 //! library that is loaded; `preflight` looks at the machine, `executable` at what is to be spawned (with `elf`), and
 //! each says what to do about what it finds. `manager` is a process manager of our own, in the place of an MPI's. `hosts`
 //! finds out how many workers fit where, `reach` the way there. `scratch` and `segments` remove what MPIs would leave
-//! behind. `parameters` reads what an Open MPI is configured to do. `program` describes what to spawn, `record` carries that description through the argument list of
-//! `MPI_Comm_spawn`. `isolated` is what a parent is told, `client` what of all this a program without MPI has.
+//! behind. `parameters` reads what an Open MPI is configured to do. `program` describes what to spawn, `record` carries
+//! that description through the argument list of `MPI_Comm_spawn`. `isolated` is what a parent is told, `client` what of
+//! all this a program without MPI has.
 
 mod daemons;
 mod decoy;
