@@ -7,7 +7,7 @@ mod program;
 mod roles;
 
 pub(crate) use hosts::own_name;
-pub(crate) use isolated::{parent_environment, remove_daemons_folders};
+pub(crate) use isolated::{parent_environment, remove_daemons_folders, remove_launchers_folders};
 pub(crate) use program::Initializer;
 pub use program::Program;
 pub(crate) use roles::ROLE_VARIABLE;

@@ -7,6 +7,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::RawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -111,14 +112,47 @@ pub(crate) fn remove_daemons_folders() {
         for job in entries(&sessions.path()).filter(is_old) {
             let name = job.file_name().to_string_lossy().into_owned();
             let daemon: Option<u32> = name.strip_prefix("pid.").and_then(|id| id.parse().ok());
-            let _ = match daemon {
-                Some(id) if process::has_ended(id) => fs::remove_dir_all(job.path()),
-                // It fails for what is not empty.
-                _ => fs::remove_dir(job.path()),
-            };
+            match daemon {
+                Some(id) if process::has_ended(id) => drop(fs::remove_dir_all(job.path())),
+                _ => remove_empty(&job.path(), DEPTH),
+            }
         }
         let _ = fs::remove_dir(sessions.path());
     }
+}
+
+/// Removes the folder that the launcher of Open MPI 5 has for this process, a parent that was killed, if the launcher is gone too:
+/// `prte.LAUNCHER`, in which a file is called `singleton.….PARENT`.
+pub(crate) fn remove_launchers_folders(parent: u32) {
+    let user = rustix::process::geteuid().as_raw();
+    let parent = format!(".{parent}");
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+    let name = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    for folder in entries(&env::temp_dir()) {
+        let launcher = name(&folder).strip_prefix("prte.").and_then(|id| id.parse::<u32>().ok());
+        let is_of_user = || folder.metadata().is_ok_and(|data| data.is_dir() && data.uid() == user);
+        let is_for =
+            |file: fs::DirEntry| name(&file).starts_with("singleton.") && name(&file).ends_with(&parent);
+        let is_over = launcher.is_some_and(process::has_ended) && is_of_user();
+        if is_over && entries(&folder.path()).any(is_for) {
+            // Somebody else may be doing the same.
+            let _ = fs::remove_dir_all(folder.path());
+        }
+    }
+}
+
+/// How deep the folders of a job lie in one another.
+const DEPTH: u32 = 3;
+
+/// Removes a folder, and those in it, as far as nothing but folders is in them.
+fn remove_empty(folder: &Path, depth: u32) {
+    if depth > 0 {
+        let inner = fs::read_dir(folder).into_iter().flatten().flatten();
+        let folders = inner.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        folders.for_each(|inner| remove_empty(&inner.path(), depth - 1));
+    }
+    // It fails for what is not empty.
+    let _ = fs::remove_dir(folder);
 }
 
 /// How long a folder may be empty and still be somebody's.
@@ -157,6 +191,20 @@ mod tests {
         }
         let users = ["OMPI_MCA_btl", "OMPI_MCA_orte_default_hostfile", "HYDRA_HOST_FILE", "UCX_TLS", "PATH"];
         assert!(!users.iter().any(|name| is_of_a_job(name)));
+    }
+
+    #[test]
+    fn only_what_is_empty_is_removed() {
+        let folder = tempfile::tempdir().expect("there is room for temporary files");
+        let [empty, used] = ["jf.0/1/0", "jf.0/2/0"].map(|inner| folder.path().join(inner));
+        fs::create_dir_all(&empty).expect("it can be made");
+        fs::create_dir_all(&used).expect("it can be made");
+        fs::write(used.join("file"), "").expect("it can be written");
+        remove_empty(&folder.path().join("jf.0"), DEPTH);
+        assert!(used.join("file").exists() && !folder.path().join("jf.0/1").exists());
+        fs::remove_file(used.join("file")).expect("it is there");
+        remove_empty(&folder.path().join("jf.0"), DEPTH);
+        assert!(!folder.path().join("jf.0").exists());
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(crate) use executable::check_program;
 pub(crate) use family::Answer;
 pub(crate) use hosts::own_name;
 pub(crate) use installation::has_two_mpis;
-pub(crate) use isolated::{parent_environment, remove_daemons_folders};
+pub(crate) use isolated::{parent_environment, remove_daemons_folders, remove_launchers_folders};
 pub(crate) use manager::{
     ASKS_FOR_PORT, AWAITED, IS_AWAITED, Manager, NOT_AWAITED, Office, PortNames, ProcessManager, Wanted,
     serve,

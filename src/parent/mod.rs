@@ -116,7 +116,7 @@ struct Started {
 impl Started {
     fn start(socket: &OwnedFd, host: u32, bells: Arc<Bells>, wishes: Wishes) -> Result<Self, BuildError> {
         let (doorbell, host_bell) = (Arc::new(bells.of_host()), bells.of_host_behind());
-        let pulse = Arc::new(Pulse::default());
+        let pulse = Arc::new(Pulse::of_parent());
         // Before MPI starts, which may take its time: a host may go at any moment.
         let watch = Watch::start(socket, host, Arc::clone(&pulse), Arc::clone(&doorbell))
             .map_err(|error| BuildError::System(error.to_string()))?;

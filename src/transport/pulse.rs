@@ -16,6 +16,8 @@ const STEP: Duration = Duration::from_millis(250);
 const REST: Duration = Duration::from_secs(1);
 /// For so long the thread may go without a beat if it has said nothing of a call that takes its time.
 const TURN_LIMIT: Duration = Duration::from_secs(60);
+/// And that of an isolated parent, which takes a second or two to replace.
+const TURN_LIMIT_OF_PARENT: Duration = Duration::from_secs(10);
 
 /// A call of MPI that waits for others, as long as they take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,20 +46,31 @@ pub(crate) struct Pulse {
     beats: AtomicU64,
     asleep: AtomicBool,
     call: Mutex<(Call, Duration)>,
+    turn_limit: Duration,
 }
 
 impl Default for Pulse {
     fn default() -> Self {
-        Self {
-            beats: AtomicU64::new(0),
-            // It has to be woken up first.
-            asleep: AtomicBool::new(true),
-            call: Mutex::new((Call::Other, TURN_LIMIT)),
-        }
+        Self::with_turn_limit(TURN_LIMIT)
     }
 }
 
 impl Pulse {
+    /// That of the main thread of an isolated parent.
+    pub(crate) fn of_parent() -> Self {
+        Self::with_turn_limit(TURN_LIMIT_OF_PARENT)
+    }
+
+    fn with_turn_limit(turn_limit: Duration) -> Self {
+        Self {
+            beats: AtomicU64::new(0),
+            // It has to be woken up first.
+            asleep: AtomicBool::new(true),
+            call: Mutex::new((Call::Other, turn_limit)),
+            turn_limit,
+        }
+    }
+
     /// The thread lives.
     pub(crate) fn beat(&self) {
         self.beats.fetch_add(1, Ordering::Relaxed);
@@ -67,7 +80,7 @@ impl Pulse {
     pub(crate) fn during<T>(&self, call: Call, limit: Duration, make: impl FnOnce() -> T) -> T {
         self.set(call, limit);
         let result = make();
-        self.set(Call::Other, TURN_LIMIT);
+        self.set(Call::Other, self.turn_limit);
         result
     }
 
@@ -213,5 +226,16 @@ mod tests {
         pulse.wakes();
         let stuck = pulse.during(Call::Disconnect, Duration::ZERO, || watchdog.join().expect("it watches"));
         assert_eq!(stuck.0, Call::Disconnect);
+    }
+
+    #[test]
+    fn a_turn_that_never_ends_is_noticed_in_time() {
+        let pulse = Arc::new(Pulse::with_turn_limit(Duration::from_millis(600)));
+        pulse.wakes();
+        pulse.during(Call::Spawn, Duration::from_secs(3600), || ());
+        let watchdog = watched(&pulse, None);
+        let (call, silence, why) = watchdog.join().expect("it watches");
+        assert_eq!((call, why), (Call::Other, None));
+        assert!(silence >= Duration::from_millis(600), "{silence:?}");
     }
 }

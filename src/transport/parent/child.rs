@@ -103,12 +103,42 @@ impl End {
     fn await_child(&self, mut child: Child, doorbell: &Doorbell) {
         let status = child.wait();
         let is_clean = status.as_ref().is_ok_and(ExitStatus::success);
+        // Counted before anybody knows that it has ended.
+        let cleaning = (!is_clean).then(Cleaning::begin);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
         self.known.notify_all();
         doorbell.ring();
-        if !is_clean {
+        if let Some(cleaning) = cleaning {
             thread::sleep(DAEMONS_LEAVE);
             launch::remove_daemons_folders();
+            launch::remove_launchers_folders(child.id());
+            drop(cleaning);
         }
     }
+}
+
+/// How many parents were killed whose daemons' folders are still to be removed, and when that changes.
+static CLEANINGS: (Mutex<u32>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// The removal of what a parent that was killed has left.
+struct Cleaning(());
+
+impl Cleaning {
+    fn begin() -> Self {
+        *CLEANINGS.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self(())
+    }
+}
+
+impl Drop for Cleaning {
+    fn drop(&mut self) {
+        *CLEANINGS.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        CLEANINGS.1.notify_all();
+    }
+}
+
+/// Waits until nothing of a parent that was killed is left: this process may be about to end, and those that do it with it.
+pub(super) fn await_cleanings() {
+    let count = CLEANINGS.0.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(CLEANINGS.1.wait_timeout_while(count, DAEMONS_LEAVE * 2, |count| *count > 0));
 }

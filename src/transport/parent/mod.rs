@@ -525,6 +525,7 @@ impl Drop for IsolatedTransport {
                 self.doorbell.sleep(Some(until), || process.has_ended());
             }
         }
+        child::await_cleanings();
     }
 }
 
