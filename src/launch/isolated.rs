@@ -96,9 +96,8 @@ pub(crate) fn remove_daemons_folders() {
     let user = format!(".{}", rustix::process::geteuid().as_raw());
     let own = super::own_name();
     let own = own.split('.').next().unwrap_or_default();
-    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
     for sessions in entries(&env::temp_dir()) {
-        let name = sessions.file_name().to_string_lossy().into_owned();
+        let name = name(&sessions);
         // Processes of another host, or of a container with a name of its own, are not to be seen here.
         if !(name.starts_with(&format!("ompi.{own}")) && name.ends_with(&user)) {
             continue;
@@ -110,9 +109,7 @@ pub(crate) fn remove_daemons_folders() {
             age.is_ok_and(|age| age > YOUTH)
         };
         for job in entries(&sessions.path()).filter(is_old) {
-            let name = job.file_name().to_string_lossy().into_owned();
-            let daemon: Option<u32> = name.strip_prefix("pid.").and_then(|id| id.parse().ok());
-            match daemon {
+            match id_in(&job, "pid.") {
                 Some(id) if process::has_ended(id) => drop(fs::remove_dir_all(job.path())),
                 _ => remove_empty(&job.path(), DEPTH),
             }
@@ -121,15 +118,13 @@ pub(crate) fn remove_daemons_folders() {
     }
 }
 
-/// Removes the folder that the launcher of Open MPI 5 has for this process, a parent that was killed, if the launcher is gone too:
+/// Removes the folder that the launcher of Open MPI 5 had for a parent that was killed, if the launcher is gone too:
 /// `prte.LAUNCHER`, in which a file is called `singleton.….PARENT`.
 pub(crate) fn remove_launchers_folders(parent: u32) {
     let user = rustix::process::geteuid().as_raw();
     let parent = format!(".{parent}");
-    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
-    let name = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
     for folder in entries(&env::temp_dir()) {
-        let launcher = name(&folder).strip_prefix("prte.").and_then(|id| id.parse::<u32>().ok());
+        let launcher = id_in(&folder, "prte.");
         let is_of_user = || folder.metadata().is_ok_and(|data| data.is_dir() && data.uid() == user);
         let is_for =
             |file: fs::DirEntry| name(&file).starts_with("singleton.") && name(&file).ends_with(&parent);
@@ -141,14 +136,26 @@ pub(crate) fn remove_launchers_folders(parent: u32) {
     }
 }
 
+fn entries(folder: &Path) -> impl Iterator<Item = fs::DirEntry> + use<> {
+    fs::read_dir(folder).into_iter().flatten().flatten()
+}
+
+fn name(entry: &fs::DirEntry) -> String {
+    entry.file_name().to_string_lossy().into_owned()
+}
+
+/// The process that it is called after.
+fn id_in(entry: &fs::DirEntry, beginning: &str) -> Option<u32> {
+    name(entry).strip_prefix(beginning)?.parse().ok()
+}
+
 /// How deep the folders of a job lie in one another.
 const DEPTH: u32 = 3;
 
 /// Removes a folder, and those in it, as far as nothing but folders is in them.
 fn remove_empty(folder: &Path, depth: u32) {
     if depth > 0 {
-        let inner = fs::read_dir(folder).into_iter().flatten().flatten();
-        let folders = inner.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let folders = entries(folder).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         folders.for_each(|inner| remove_empty(&inner.path(), depth - 1));
     }
     // It fails for what is not empty.

@@ -101,7 +101,11 @@ impl WorkerBell {
     }
 
     pub(crate) fn ring(&self) {
-        word(self.bells.words, NEXT).store(self.at, Ordering::Relaxed);
+        let next = word(self.bells.words, NEXT);
+        // Everybody else reads what lies beside it, for each message: it is not written for nothing.
+        if next.load(Ordering::Relaxed) != self.at {
+            next.store(self.at, Ordering::Relaxed);
+        }
         self.bell.ring();
     }
 }

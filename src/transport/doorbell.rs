@@ -62,8 +62,7 @@ impl Doorbell {
         let (word, flags) = self.word();
         word.store(ASLEEP, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let is_needed = is_needed();
-        if !is_needed {
+        if !is_needed() {
             while word.load(Ordering::Acquire) == ASLEEP {
                 let left = until.map_or(Duration::from_secs(3600), |until| {
                     until.saturating_duration_since(Instant::now())
